@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Install the Debian packages for software rendering and virtual environments, as root; otherwise say what is missing.
+set -euo pipefail
+
+missing=()
+has_library() { ldconfig -p 2>/dev/null | grep -q "$1"; }
+has_library libEGL.so.1 || missing+=(libegl1)
+has_library libEGL_mesa.so.0 || has_library libEGL_nvidia.so.0 || missing+=(libegl-mesa0)
+has_library libGL.so.1 || missing+=(libgl1)
+has_library libOpenGL.so.0 || missing+=(libopengl0)
+compgen -G '/usr/lib/*/dri/swrast_dri.so' >/dev/null || has_library libgallium || has_library libEGL_nvidia.so.0 ||
+    missing+=(libgl1-mesa-dri)
+has_library libglib-2.0.so.0 || missing+=(libglib2.0-0) # OpenCV, which robosuite imports
+"${PYTHON:-python3}" -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
+
+if ((${#missing[@]} == 0)); then
+    exit 0
+fi
+if [[ $(uname -s) != Linux ]] || ! command -v apt-get >/dev/null; then
+    echo "vla-bench: found no ${missing[*]} (names of Debian); install their counterparts, then run make again" >&2
+    exit 1
+fi
+if ((EUID != 0)); then
+    echo "vla-bench: system packages are missing; run: sudo apt-get install ${missing[*]}" >&2
+    echo "           then run make again" >&2
+    exit 1
+fi
+echo "installing ${missing[*]}"
+apt-get update -qq
+DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null

@@ -1,0 +1,1 @@
+"""Adapters of policies, and the acceleration methods."""

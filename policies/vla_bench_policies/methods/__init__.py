@@ -1,0 +1,1 @@
+"""Acceleration methods, one file each."""

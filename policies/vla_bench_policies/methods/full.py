@@ -1,0 +1,19 @@
+"""Full computation: the reference of every speed-up."""
+
+from dataclasses import dataclass
+
+from vla_bench.policy import Policy
+
+
+@dataclass(frozen=True)
+class Full:
+    """Ask the policy every time, and let it compute everything."""
+
+    @property
+    def name(self) -> str:
+        """Return `full`."""
+        return "full"
+
+    def apply(self, policy: Policy) -> Policy:
+        """Return the policy as it is."""
+        return policy

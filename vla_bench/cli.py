@@ -1,0 +1,214 @@
+"""The command line: parse, call, print. Nothing is decided here."""
+
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Protocol
+
+import pandas as pd
+import tyro
+
+from vla_bench import doctor, figures, floor, registry, runner, tables
+from vla_bench.errors import OptionError, VlaBenchError
+from vla_bench.plan import RunPlan
+
+RESULTS = Path("results")
+SUMMARY = "summary.csv"
+
+
+class Command(Protocol):
+    """A dataclass whose fields are options."""
+
+    def run(self) -> int:
+        """Do it and return the exit status."""
+        ...
+
+
+@dataclass(frozen=True)
+class Run:
+    """Play a plan: every method on the same starts, in turns; run it again to resume. Ends with the table.
+
+    Exit status: 0 when every episode has an outcome, 1 when some ended in an error (they are retried when the same
+    command is run again), 2 for a mistake in the command, 130 when interrupted.
+    """
+
+    plan: Annotated[RunPlan, tyro.conf.arg(name="")] = field(default_factory=RunPlan)
+    """What to play."""
+
+    results: Path = RESULTS
+    """Directory under which the run gets a directory of its own, named by the plan's hash."""
+
+    def run(self) -> int:
+        """Play what is missing, then print and write the summary."""
+        plan = self.plan.resolve()
+        directory = self.results / plan.id
+        print(f"{plan.n_episodes} episodes of {plan.suite.name} ({plan.protocol}) in {directory}", file=sys.stderr)
+        records = runner.run(plan, directory)
+        print(_write_summary(tables.load(directory), directory))
+        failed = [record for record in records if record.error]
+        for record in failed[:5]:
+            print(f"error: {record.method} task {record.cell.task} state {record.cell.init_state}: {record.error}")
+        if failed:
+            print(f"{len(failed)} episodes ended in an error and are in no rate; run the same command to retry them")
+        return 1 if failed else 0
+
+
+@dataclass(frozen=True)
+class Table:
+    """Print success, latency and speed-up with 95 % intervals, and write them as CSV beside the results."""
+
+    results: Annotated[Path, tyro.conf.Positional] = RESULTS
+    """A run's directory, or one that holds several."""
+
+    def run(self) -> int:
+        """Print the summary."""
+        print(_write_summary(tables.load(self.results), self.results))
+        return 0
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Draw success against policy time per control step, one point a method, with 95 % intervals."""
+
+    results: Annotated[Path, tyro.conf.Positional] = RESULTS
+    """A run's directory, or one that holds several."""
+
+    out: tuple[Path, ...] = ()
+    """Files to write, in the format of their suffix; by default success_latency.png and .pdf beside the results."""
+
+    def run(self) -> int:
+        """Write the figure."""
+        paths = self.out or tuple(self.results / f"success_latency.{suffix}" for suffix in ("png", "pdf"))
+        summary = tables.summarise(tables.load(self.results))
+        with figures.paper_figure(*paths) as ax:
+            figures.success_against_latency(ax, summary)
+        print("\n".join(str(path) for path in paths))
+        return 0
+
+
+@dataclass(frozen=True)
+class List:
+    """List the suites with their tasks and protocols, the policies and the methods."""
+
+    suite: Annotated[str, tyro.conf.Positional] = ""
+    """Show the tasks of this suite; by default all suites."""
+
+    def run(self) -> int:
+        """Print names that the other commands take."""
+        if self.suite:
+            suite = registry.suite(self.suite)
+            for task in suite.tasks():
+                print(f"{task.index:3d}  {task.instruction}")
+            for name, protocol in suite.protocols().items():
+                default = " (default)" if name == suite.default_protocol else ""
+                size = protocol.image_size
+                print(f"protocol {protocol}: {', '.join(protocol.cameras)}, {size} px, {protocol.render.name}{default}")
+            return 0
+        rows = [
+            {
+                "suite": suite.name,
+                "tasks": len(suite.tasks()),
+                "gymnasium": suite.gym_id,
+                "protocol": suite.default_protocol,
+            }
+            for suite in registry.suites().values()
+        ]
+        print(pd.DataFrame(rows).to_string(index=False))
+        print(f"policies: {', '.join(registry.names('policy'))}")
+        print(f"methods:  {', '.join(registry.names('method'))}  (a:1+b:2 applies a, then b around it)")
+        return 0
+
+
+@dataclass(frozen=True)
+class Check:
+    """Check that a suite's environment, a policy and a method keep the contracts of `vla_bench.testing`."""
+
+    suite: str = "libero-object@1"
+    """Suite whose environment is checked, and on which policy and method are tried."""
+
+    policy: str = ""
+    """Policy to check; none checks no policy."""
+
+    method: str = ""
+    """Method to check around the policy; needs --policy."""
+
+    protocol: str = ""
+    """Protocol of the suite; none means its default."""
+
+    def run(self) -> int:
+        """Run the contracts; the first broken one is the error."""
+        from vla_bench import testing
+
+        if self.method and not self.policy:
+            raise OptionError("--method", self.method, "a --policy to apply it to, for example --policy expert")
+        plan = RunPlan(suite=self.suite, protocol=self.protocol, policy=self.policy or "none", episodes=1).resolve()
+        env = plan.suite.make(plan.protocol, images="eager")
+        try:
+            testing.check_environment(env)
+            print(f"{plan.suite.name}: keeps the contract of an environment")
+            if self.policy:
+                testing.check_policy(registry.policy(self.policy), env, plan.tasks[0])
+                print(f"{self.policy}: keeps the contract of a policy")
+            if self.method:
+                method = registry.method(self.method)
+                testing.check_method(method, lambda: registry.policy(self.policy), env, plan.tasks[0])
+                print(f"{self.method}: keeps the contract of a method")
+        finally:
+            env.close()
+        return 0
+
+
+def _write_summary(results: tables.Results, directory: Path) -> str:
+    """Write the summary beside the results, where that is possible, and return it as text."""
+    summary = tables.summarise(results)
+    text = tables.to_text(summary)
+    tables.write(summary, directory / SUMMARY)
+    return text
+
+
+COMMANDS: dict[str, type[Command]] = {
+    "run": Run,
+    "table": Table,
+    "figure": Figure,
+    "list": List,
+    "check": Check,
+    "doctor": doctor.Doctor,
+    "floor": floor.Floor,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    words = _gathered(list(sys.argv[1:] if argv is None else argv))
+    try:
+        known = COMMANDS if words[:1] and words[0] in COMMANDS else COMMANDS | registry.commands()
+        command = tyro.extras.subcommand_cli_from_dict(
+            known, args=words, prog="vla-bench", description=__doc__, config=(tyro.conf.OmitArgPrefixes,)
+        )
+        return command.run()
+    except VlaBenchError as caught:
+        print(f"vla-bench: {caught}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("vla-bench: interrupted; finished episodes are on disk, run the same command to go on", file=sys.stderr)
+        return 130
+
+
+def _gathered(words: list[str]) -> list[str]:
+    """Return the words with every `--method A` moved into one `--methods A B`."""
+    methods, rest = [], []
+    given = iter(words)
+    for word in given:
+        name, equals, value = word.partition("=")
+        if name == "--method" and "check" not in words[:1]:
+            methods.append(value if equals else next(given, ""))
+        else:
+            rest.append(word)
+    return [*rest, "--methods", *methods] if methods else rest
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""The append-only record of a run: one line an episode, on disk before the next one starts."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from vla_bench.errors import JournalError, ResultsWriteError, RunLockedError
+from vla_bench.types import EpisodeRecord, Outcome
+
+NAME = "journal.jsonl"
+LOCK = "run.lock"
+
+
+class Journal:
+    """Append episodes to a file; open it through `writing`, which lets only one process in."""
+
+    def __init__(self, path: Path, stream: IO[bytes]) -> None:
+        self._path = path
+        self._stream = stream
+
+    def append(self, record: EpisodeRecord) -> None:
+        """Write one episode and wait until it is on the disk.
+
+        Raises:
+            ResultsWriteError: If the disk is full or the directory cannot be written; nothing older is harmed.
+        """
+        line = json.dumps(record.to_dict(), allow_nan=False, separators=(",", ":")).encode() + b"\n"
+        try:
+            self._stream.write(line)
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
+        except OSError as caught:
+            raise ResultsWriteError(self._path, caught) from caught
+
+
+@contextmanager
+def writing(directory: Path) -> Iterator[Journal]:
+    """Open the journal of a run for appending, and drop a last line that was cut by a crash.
+
+    Raises:
+        RunLockedError: If another process writes to the same run.
+        ResultsWriteError: If the directory cannot be written.
+    """
+    path = directory / NAME
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with _lock(directory), path.open("ab") as stream:
+            stream.truncate(_whole_bytes(path))
+            yield Journal(path, stream)
+    except OSError as caught:
+        raise ResultsWriteError(path, caught) from caught
+
+
+def read(directory: Path) -> list[EpisodeRecord]:
+    """Return all episodes ever written, in their order, errors and their retries included; a cut last line is ignored.
+
+    Raises:
+        JournalError: If another line than the last cannot be read.
+    """
+    path = directory / NAME
+    if not path.exists():
+        return []
+    lines = path.read_bytes()[: _whole_bytes(path)].splitlines()
+    return [_record(path, number, line) for number, line in enumerate(lines, start=1)]
+
+
+def latest(records: list[EpisodeRecord]) -> list[EpisodeRecord]:
+    """Return one record for every method and cell: the last attempt, in the order of the first ones."""
+    last: dict[Any, EpisodeRecord] = {}
+    for record in records:
+        last[record.key] = record
+    return list(last.values())
+
+
+def finished(records: list[EpisodeRecord]) -> set[Any]:
+    """Return the keys that need no further attempt; an error does."""
+    return {record.key for record in latest(records) if record.outcome is not Outcome.ERROR}
+
+
+def _record(path: Path, number: int, line: bytes) -> EpisodeRecord:
+    try:
+        return EpisodeRecord.from_dict(json.loads(line))
+    except (ValueError, KeyError, TypeError) as caught:
+        raise JournalError(path, number, f"is no episode ({type(caught).__name__}: {caught})") from caught
+
+
+def _whole_bytes(path: Path) -> int:
+    """Return how many bytes of the file end in a newline: all of it, unless a crash cut the last line."""
+    content = path.read_bytes()
+    return content.rfind(b"\n") + 1
+
+
+@contextmanager
+def _lock(directory: Path) -> Iterator[None]:
+    with (directory / LOCK).open("a+") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as caught:
+            stream.seek(0)
+            raise RunLockedError(directory, stream.read().strip() or "its name is not known") from caught
+        stream.truncate(0)
+        stream.write(f"process {os.getpid()} on {os.uname().nodename}")
+        stream.flush()
+        yield

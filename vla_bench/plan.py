@@ -1,0 +1,121 @@
+"""A run, decided before it starts."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from vla_bench import registry
+from vla_bench.errors import OptionError, UnknownNameError
+from vla_bench.protocol import Protocol
+from vla_bench.suite import Suite
+from vla_bench.types import Cell, Task
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """Everything that decides a run's numbers, except the machine. Its hash is the run's name."""
+
+    suite: str = "libero-object@1"
+    """Suite of tasks, with its version; `vla-bench list` shows all."""
+
+    policy: str = "expert"
+    """Policy that is accelerated, as `name` or `name:argument,key=value`."""
+
+    methods: tuple[str, ...] = ("full",)
+    """Methods to compare, as `name` or `name:argument`; `full` is the reference of every speed-up."""
+
+    episodes: int = 10
+    """Per task and method; episode i starts from the suite's initial state i modulo their number."""
+
+    tasks: tuple[int, ...] = ()
+    """Indices of the tasks in the suite's standard order; none means all."""
+
+    protocol: str = ""
+    """Preset of the suite that says how episodes are played and pictures drawn; none means the suite's default."""
+
+    seed: int = 0
+    """Seeds the policy, the methods, and the order in which the methods take their turns."""
+
+    def resolve(self) -> "ResolvedPlan":
+        """Return the plan with every name checked and every default spelled out.
+
+        Raises:
+            UnknownNameError: For a suite, policy, method or protocol that does not exist.
+            OptionError: For tasks or numbers out of range.
+        """
+        suite = registry.suite(self.suite)
+        protocols = suite.protocols()
+        name = self.protocol or suite.default_protocol
+        if name not in protocols:
+            raise UnknownNameError(f"protocol of {suite.name!r}", name, protocols)
+        if self.episodes < 1:
+            raise OptionError("--episodes", self.episodes, "at least 1")
+        if not self.methods:
+            raise OptionError("--methods", self.methods, "at least one, for example full")
+        methods = tuple(registry.method(spec).name for spec in self.methods)
+        if len(set(methods)) < len(methods):
+            raise OptionError("--methods", self.methods, "each method once")
+        if self.seed < 0:
+            raise OptionError("--seed", self.seed, "an integer of at least 0")
+        return ResolvedPlan(suite, protocols[name], self._chosen(suite), self.policy, methods, self.episodes, self.seed)
+
+    def _chosen(self, suite: Suite) -> tuple[Task, ...]:
+        tasks = suite.tasks()
+        wrong = [index for index in self.tasks if not 0 <= index < len(tasks)]
+        if wrong:
+            raise OptionError("--tasks", wrong[0], f"an index from 0 to {len(tasks) - 1} of {suite.name!r}")
+        if len(set(self.tasks)) < len(self.tasks):
+            raise OptionError("--tasks", self.tasks, "each index once")
+        return tuple(tasks[index] for index in self.tasks) if self.tasks else tasks
+
+
+@dataclass(frozen=True)
+class ResolvedPlan:
+    """A plan in which nothing is left to a default."""
+
+    suite: Suite
+    protocol: Protocol
+    tasks: tuple[Task, ...]
+    policy: str
+    methods: tuple[str, ...]
+    episodes: int
+    seed: int
+
+    def to_dict(self) -> dict[str, object]:
+        """Return what is hashed and written beside the results."""
+        return {
+            "suite": self.suite.name,
+            "protocol": {**asdict(self.protocol), "hash": self.protocol.hash},
+            "tasks": [task.index for task in self.tasks],
+            "policy": self.policy,
+            "methods": list(self.methods),
+            "episodes": self.episodes,
+            "seed": self.seed,
+        }
+
+    @property
+    def id(self) -> str:
+        """Return the run's name: suite, policy and the first 10 hexadecimal digits of the plan's SHA-256."""
+        digest = hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+        policy = "".join(letter if letter.isalnum() or letter in "-." else "-" for letter in self.policy)
+        return f"{self.suite.name.replace('@', '-v')}_{policy}_{digest[:10]}"
+
+    def cells(self) -> Iterator[Cell]:
+        """Yield every start, task by task, since a change of task is dear."""
+        for task in self.tasks:
+            for episode in range(self.episodes):
+                repeat, init_state = divmod(episode, task.n_initial_states)
+                yield Cell(task.index, init_state, self.seed + repeat)
+
+    def turns(self, cell: Cell) -> list[str]:
+        """Return the methods in the order in which they play `cell`: drawn anew for each, from the plan's seed."""
+        rng = np.random.default_rng([self.seed, cell.task, cell.init_state, cell.seed])
+        return [self.methods[index] for index in rng.permutation(len(self.methods))]
+
+    @property
+    def n_episodes(self) -> int:
+        """Return the number of episodes of all methods."""
+        return len(self.tasks) * self.episodes * len(self.methods)

@@ -1,0 +1,98 @@
+"""From a plan to a journal: every start, every method in its turn, what is finished skipped."""
+
+import logging
+from collections import Counter
+from pathlib import Path
+
+from tqdm import tqdm
+
+from vla_bench import journal, provenance, registry
+from vla_bench.errors import RunAbortedError
+from vla_bench.plan import ResolvedPlan
+from vla_bench.policy import Policy, PrivilegedPolicy
+from vla_bench.rollout import Contestant, run_episode
+from vla_bench.types import Cell, EpisodeRecord, Outcome
+
+log = logging.getLogger(__name__)
+
+MAX_ERRORS_IN_A_ROW = 3
+"""Episodes that may raise one after the other before the run stops: then nothing works."""
+
+
+def run(plan: ResolvedPlan, directory: Path, show_progress: bool | None = None) -> list[EpisodeRecord]:
+    """Play every episode of the plan that `directory` does not hold yet, and return the latest attempt of each.
+
+    Interrupt it at any moment: run it again and it goes on, with at most the episode in flight to repeat.
+
+    Args:
+        plan: What to play.
+        directory: Where the journal and the provenance lie; made if missing.
+        show_progress: Whether to draw a progress bar on standard error; None draws it on a terminal only.
+
+    Raises:
+        ResumeError: If the directory holds episodes of other conditions.
+        RunAbortedError: After three errors in a row.
+    """
+    with journal.writing(directory) as pages:
+        records = journal.read(directory)
+        todo = _todo(plan, records)
+        bar = tqdm(
+            total=plan.n_episodes,
+            initial=plan.n_episodes - len(todo),
+            unit="episode",
+            disable=None if show_progress is None else not show_progress,
+        )
+        with bar:
+            if todo:
+                records += _play(plan, directory, pages, todo, Counter(record.key for record in records), bar)
+    return journal.latest(records)
+
+
+def _todo(plan: ResolvedPlan, records: list[EpisodeRecord]) -> list[tuple[Cell, str]]:
+    done = journal.finished(records)
+    turns = ((cell, method) for cell in plan.cells() for method in plan.turns(cell))
+    return [(cell, method) for cell, method in turns if (method, cell) not in done]
+
+
+def _play(
+    plan: ResolvedPlan,
+    directory: Path,
+    pages: journal.Journal,
+    todo: list[tuple[Cell, str]],
+    attempts: Counter,
+    bar: tqdm,
+) -> list[EpisodeRecord]:
+    policy = registry.policy(plan.policy)
+    contestants = {method: Contestant(method, registry.method(method).apply(policy)) for method in plan.methods}
+    tasks = {task.index: task for task in plan.tasks}
+    for contestant in contestants.values():
+        contestant.check(plan.tasks[0])
+    bar.set_description("fingerprint of physics and pixels")
+    found = provenance.conditions(str(plan.protocol), policy.fingerprint, plan.suite.fingerprint(plan.protocol))
+    provenance.write(directory, plan.to_dict(), found)
+    env = plan.suite.make(plan.protocol)
+    played: list[EpisodeRecord] = []
+    try:
+        _attach(policy, env)
+        for cell, method in todo:
+            bar.set_description(f"task {cell.task} state {cell.init_state} {method}")
+            attempt = attempts[method, cell] + 1
+            record = run_episode(env, contestants[method], tasks[cell.task], cell, plan.protocol, attempt)
+            pages.append(record)
+            played.append(record)
+            bar.update()
+            _stop_if_nothing_works(played)
+    finally:
+        env.close()
+    return played
+
+
+def _attach(policy: Policy, env: object) -> None:
+    if isinstance(policy, PrivilegedPolicy):
+        policy.attach(env)
+
+
+def _stop_if_nothing_works(played: list[EpisodeRecord]) -> None:
+    last = played[-MAX_ERRORS_IN_A_ROW:]
+    if len(last) == MAX_ERRORS_IN_A_ROW and all(record.outcome is Outcome.ERROR for record in last):
+        raise RunAbortedError(MAX_ERRORS_IN_A_ROW, last[-1].error or "")

@@ -1,0 +1,77 @@
+"""Estimates with intervals. Nothing here knows where the numbers come from."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from scipy.stats import norm
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate between its 95 % confidence limits."""
+
+    value: float
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        """Hold the promise that no rounding may break."""
+        if not self.low <= self.value <= self.high:
+            raise ValueError(f"the estimate {self.value} lies outside of its interval [{self.low}, {self.high}]")
+
+
+def wilson(successes: int, trials: int, confidence: float = 0.95) -> Interval:
+    """Return a success rate with its Wilson score interval (Wilson 1927, JASA 22:209).
+
+    Unlike p ± 1.96 sqrt(p(1-p)/n) it is not empty at 0 % and 100 %, where policies often are.
+
+    Raises:
+        ValueError: If `trials` is not positive or `successes` is not in [0, trials].
+    """
+    if trials <= 0 or not 0 <= successes <= trials:
+        raise ValueError(f"{successes} successes of {trials} trials")
+    z = norm.ppf(0.5 + confidence / 2)
+    rate = successes / trials
+    middle = (rate + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z / (1 + z * z / trials) * np.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials**2))
+    return Interval(rate, float(min(rate, max(0.0, middle - half))), float(max(rate, min(1.0, middle + half))))
+
+
+def median(values: Float[np.ndarray, " n"], rng: np.random.Generator, resamples: int = 2000) -> Interval:
+    """Return the median with its percentile bootstrap interval (Efron 1979, Annals of Statistics 7:1).
+
+    Raises:
+        ValueError: If there are no values.
+    """
+    if not len(values):
+        raise ValueError("the median of no values")
+    drawn = np.median(values[_resampled(len(values), rng, resamples)], axis=1)
+    return _around(float(np.median(values)), drawn)
+
+
+def ratio_of_paired_medians(
+    reference: Float[np.ndarray, " n"], other: Float[np.ndarray, " n"], rng: np.random.Generator, resamples: int = 2000
+) -> Interval:
+    """Return median(reference) / median(other) with a percentile bootstrap interval that resamples pairs.
+
+    Above 1 means that `other` is faster. Entry i of both arrays is the same start.
+
+    Raises:
+        ValueError: If the arrays are empty or of different length.
+    """
+    if not len(reference) or len(reference) != len(other):
+        raise ValueError(f"{len(reference)} and {len(other)} values are not pairs")
+    chosen = _resampled(len(reference), rng, resamples)
+    drawn = np.median(reference[chosen], axis=1) / np.median(other[chosen], axis=1)
+    return _around(float(np.median(reference) / np.median(other)), drawn)
+
+
+def _resampled(n: int, rng: np.random.Generator, resamples: int) -> np.ndarray:
+    return rng.integers(n, size=(resamples, n))
+
+
+def _around(value: float, drawn: np.ndarray) -> Interval:
+    """Return the 2.5 and 97.5 percentiles, widened to the estimate where a small sample leaves it outside."""
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return Interval(value, float(min(low, value)), float(max(high, value)))

@@ -1,0 +1,230 @@
+"""Tidy frames of a run, and the summary that a reader sees first.
+
+`runs` has a row a run, `episodes` a row an episode, `queries` a row a call of the policy. Averages are made here and
+nowhere before.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from vla_bench import journal, provenance, stats
+from vla_bench.errors import MixedRunsError, NoResultsError, ResultsWriteError
+from vla_bench.types import EpisodeRecord, Outcome
+
+REFERENCE_METHOD = "full"
+"""What every speed-up is divided by."""
+
+NEVER_COMPARED = ("protocol", "processor", "accelerator")
+"""Conditions, besides all of the environment's, that episodes in one summary must share."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """The frames of one or more runs."""
+
+    runs: pd.DataFrame
+    """Plan, conditions and code, by `run`."""
+
+    episodes: pd.DataFrame
+    """Raw facts by run, method, task, init_state and seed; the latest attempt of each."""
+
+    queries: pd.DataFrame
+    """Raw facts by episode and step."""
+
+
+def load(*directories: Path) -> Results:
+    """Return the frames of the runs in these directories; a directory of runs stands for all in it.
+
+    Raises:
+        NoResultsError: If a directory holds no run or a run holds no episode.
+        JournalError: If a journal is broken elsewhere than at its end.
+    """
+    runs, episodes, queries = [], [], []
+    for directory in (run for given in directories for run in _runs(given)):
+        records = journal.latest(journal.read(directory))
+        if not records:
+            raise NoResultsError(directory, "holds no finished episode yet")
+        runs.append(_run_row(directory))
+        for record in records:
+            row = _episode_row(directory.name, record)
+            episodes.append(row)
+            key = {name: row[name] for name in ("run", "method", "task", "init_state", "seed")}
+            queries.extend(key | asdict(query) for query in record.queries)
+    return Results(pd.DataFrame(runs), pd.DataFrame(episodes), pd.DataFrame(queries))
+
+
+def _runs(directory: Path) -> list[Path]:
+    if (directory / journal.NAME).exists():
+        return [directory]
+    found = sorted(path.parent for path in directory.glob(f"*/{journal.NAME}"))
+    if not found:
+        raise NoResultsError(directory, "is no run and holds none" if directory.exists() else "does not exist")
+    return found
+
+
+def _run_row(directory: Path) -> dict[str, object]:
+    found = provenance.read(directory) or {"plan": {}, "conditions": {}, "sessions": [{}]}
+    last = found["sessions"][-1]
+    return {
+        "run": directory.name,
+        **{f"plan {key}": str(value) for key, value in found["plan"].items()},
+        **found["conditions"],
+        "commit": last.get("commit", "unknown"),
+        "started": last.get("started", ""),
+        "sessions": len(found["sessions"]),
+    }
+
+
+def _episode_row(run: str, record: EpisodeRecord) -> dict[str, object]:
+    timed = [query for query in record.queries if not query.is_warmup and not query.is_first_step]
+    steps = sum(query.n_executed for query in timed)
+    return {
+        "run": run,
+        "suite": record.suite,
+        "policy": record.policy,
+        "method": record.method,
+        "task": record.cell.task,
+        "init_state": record.cell.init_state,
+        "seed": record.cell.seed,
+        "outcome": str(record.outcome),
+        "success": record.outcome is Outcome.SUCCESS,
+        "n_steps": record.n_steps,
+        "n_queries": len(record.queries),
+        "policy_ms_per_step": sum(query.policy_ms for query in timed) / steps if steps else np.nan,
+        "policy_ms_total": sum(query.policy_ms for query in record.queries),
+        "path_m": record.path_m,
+        "jerk": record.jerk,
+        "wall_s": record.wall_s,
+        "attempt": record.attempt,
+        "init_state_sha256": record.init_state_sha256,
+        "protocol": record.protocol,
+        "error": record.error,
+    }
+
+
+def check_comparable(results: Results) -> None:
+    """Refuse to summarise runs together that differ in what moves pixels, physics or the clock.
+
+    Raises:
+        MixedRunsError: Naming every condition that differs.
+    """
+    keys = [key for key in results.runs.columns if key in NEVER_COMPARED or key.startswith("environment ")]
+    for _, same_suite in results.runs.groupby("plan suite", dropna=False):
+        found = {key: sorted(set(same_suite[key].astype(str))) for key in keys}
+        differing = [f"{key}: {' against '.join(values)}" for key, values in found.items() if len(values) > 1]
+        if differing:
+            raise MixedRunsError(differing)
+
+
+def summarise(results: Results, seed: int = 0) -> pd.DataFrame:
+    """Return one row for every suite, policy and method, with intervals.
+
+    Latency leaves out warm-up and the first query of an episode. Columns: `success` with Wilson limits, errors apart;
+    `policy_ms` a query (median with bootstrap interval, p90); `policy_ms_per_step`, what a control step costs;
+    `speedup` at that boundary, the ratio of medians over the starts that both methods finished, with an interval.
+
+    Raises:
+        MixedRunsError: If the runs cannot stand in one table.
+    """
+    check_comparable(results)
+    rows = []
+    for (suite, policy), group in results.episodes.groupby(["suite", "policy"]):
+        reference = group[group["method"] == REFERENCE_METHOD]
+        for method in sorted(group["method"].unique(), key=lambda name: (name != REFERENCE_METHOD, name)):
+            rng = np.random.default_rng(seed)
+            own = group[group["method"] == method]
+            row = {"suite": suite, "policy": policy, "method": method, **_success(own)}
+            rows.append(row | _latency(own, results.queries, rng) | _speedup(reference, own, rng))
+    return pd.DataFrame(rows)
+
+
+def _success(own: pd.DataFrame) -> dict[str, object]:
+    valid = own[own["outcome"] != str(Outcome.ERROR)]
+    successes = int(valid["success"].sum())
+    rate = stats.wilson(successes, len(valid)) if len(valid) else None
+    return {
+        "episodes": len(own),
+        "errors": len(own) - len(valid),
+        **_columns("success", rate),
+        "steps_to_success": valid.loc[valid["success"], "n_steps"].median(),
+        "policy_ms_per_success": valid["policy_ms_total"].sum() / successes if successes else np.nan,
+        "queries_per_step": valid["n_queries"].sum() / max(valid["n_steps"].sum(), 1),
+    }
+
+
+def _latency(own: pd.DataFrame, queries: pd.DataFrame, rng: np.random.Generator) -> dict[str, object]:
+    key = ["run", "method", "task", "init_state", "seed"]
+    timed = queries.merge(own.loc[own["outcome"] != str(Outcome.ERROR), key], on=key)
+    values = timed.loc[~timed["is_warmup"] & ~timed["is_first_step"], "policy_ms"].to_numpy()
+    per_step = own["policy_ms_per_step"].dropna().to_numpy()
+    return {
+        "timed_queries": len(values),
+        **_columns("policy_ms", stats.median(values, rng) if len(values) else None),
+        "policy_ms_p90": float(np.percentile(values, 90)) if len(values) else np.nan,
+        **_columns("policy_ms_per_step", stats.median(per_step, rng) if len(per_step) else None),
+    }
+
+
+def _speedup(reference: pd.DataFrame, own: pd.DataFrame, rng: np.random.Generator) -> dict[str, object]:
+    key = ["task", "init_state", "seed"]
+    pairs = reference.merge(own, on=key, suffixes=("_reference", "_own"))
+    pairs = pairs.dropna(subset=["policy_ms_per_step_reference", "policy_ms_per_step_own"])
+    if not len(pairs):
+        return {"pairs": 0, **_columns("speedup", None)}
+    columns = (pairs[f"policy_ms_per_step_{side}"].to_numpy() for side in ("reference", "own"))
+    return {"pairs": len(pairs), **_columns("speedup", stats.ratio_of_paired_medians(*columns, rng))}
+
+
+def _columns(name: str, interval: stats.Interval | None) -> dict[str, float]:
+    if interval is None:
+        return {name: np.nan, f"{name}_low": np.nan, f"{name}_high": np.nan}
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def write(summary: pd.DataFrame, path: Path) -> None:
+    """Replace a CSV file as a whole.
+
+    Raises:
+        ResultsWriteError: If it cannot be written.
+    """
+    partial = path.with_suffix(".partial")
+    try:
+        summary.to_csv(partial, index=False)
+        partial.replace(path)
+    except OSError as caught:
+        raise ResultsWriteError(path, caught) from caught
+
+
+def to_text(summary: pd.DataFrame) -> str:
+    """Return the summary as a person reads it, intervals in brackets."""
+    if not len(summary):
+        return "no episodes"
+    shown = pd.DataFrame(
+        {
+            "suite": summary["suite"],
+            "policy": summary["policy"],
+            "method": summary["method"],
+            "episodes": summary["episodes"],
+            "errors": summary["errors"],
+            "success": _bracketed(summary, "success", "{:.2f}"),
+            "policy ms/query": _bracketed(summary, "policy_ms", "{:.2f}"),
+            "p90": summary["policy_ms_p90"].map("{:.2f}".format),
+            "policy ms/step": _bracketed(summary, "policy_ms_per_step", "{:.2f}"),
+            "speed-up (policy ms/step)": _bracketed(summary, "speedup", "{:.2f}x"),
+            "policy ms/success": summary["policy_ms_per_success"].map("{:.0f}".format),
+            "queries/step": summary["queries_per_step"].map("{:.2f}".format),
+            "steps to success": summary["steps_to_success"].map("{:.0f}".format),
+        }
+    )
+    return shown.to_string(index=False)
+
+
+def _bracketed(summary: pd.DataFrame, name: str, form: str) -> list[str]:
+    columns = (summary[name], summary[f"{name}_low"], summary[f"{name}_high"])
+    return [
+        "-" if np.isnan(value) else f"{form.format(value)} [{form.format(low)}, {form.format(high)}]"
+        for value, low, high in zip(*columns, strict=True)
+    ]

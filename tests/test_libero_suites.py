@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("libero.libero")
 
-import vla_bench_envs
+import vla_bench
 from vla_bench.errors import OptionError, UnknownNameError
 from vla_bench.suite import Suite
 from vla_bench_envs.libero.environment import CHARACTERS, LiberoEnv
@@ -159,7 +159,7 @@ def test_a_suite_is_a_suite_and_known_to_gymnasium(name: str) -> None:
 
 
 def test_registering_twice_is_harmless() -> None:
-    vla_bench_envs.register_environments()
+    vla_bench.register_environments()
 
 
 def test_making_an_environment_starts_no_simulator() -> None:

@@ -62,9 +62,15 @@ class Table:
     results: Annotated[Path, tyro.conf.Positional] = RESULTS
     """A run's directory, or one that holds several."""
 
+    export: Path | None = None
+    """Also write the tidy frames runs.parquet, episodes.parquet and queries.parquet to this directory."""
+
     def run(self) -> int:
         """Print the summary."""
-        print(_write_summary(tables.load(self.results), self.results))
+        results = tables.load(self.results)
+        print(_write_summary(results, self.results))
+        if self.export is not None:
+            print("\n".join(str(path) for path in tables.export(results, self.export)))
         return 0
 
 

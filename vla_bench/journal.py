@@ -4,9 +4,10 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from vla_bench.errors import JournalError, ResultsWriteError, RunLockedError
 from vla_bench.types import EpisodeRecord, Outcome
@@ -18,7 +19,7 @@ LOCK = "run.lock"
 class Journal:
     """Append episodes to a file; open it through `writing`, which lets only one process in."""
 
-    def __init__(self, path: Path, stream: IO[bytes]) -> None:
+    def __init__(self, path: Path, stream: FileIO) -> None:
         self._path = path
         self._stream = stream
 
@@ -30,8 +31,8 @@ class Journal:
         """
         line = json.dumps(record.to_dict(), allow_nan=False, separators=(",", ":")).encode() + b"\n"
         try:
-            self._stream.write(line)
-            self._stream.flush()
+            while line:
+                line = line[self._stream.write(line) :]
             os.fsync(self._stream.fileno())
         except OSError as caught:
             raise ResultsWriteError(self._path, caught) from caught
@@ -46,13 +47,15 @@ def writing(directory: Path) -> Iterator[Journal]:
         ResultsWriteError: If the directory cannot be written.
     """
     path = directory / NAME
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with _lock(directory), path.open("ab") as stream:
+    with ExitStack() as opened:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            opened.enter_context(_lock(directory))
+            stream = opened.enter_context(path.open("ab", buffering=0))  # nothing is left to write when it closes
             stream.truncate(_whole_bytes(path))
-            yield Journal(path, stream)
-    except OSError as caught:
-        raise ResultsWriteError(path, caught) from caught
+        except OSError as caught:
+            raise ResultsWriteError(path, caught) from caught
+        yield Journal(path, stream)  # outside of the try: what a policy raises is no fault of the disk
 
 
 def read(directory: Path) -> list[EpisodeRecord]:

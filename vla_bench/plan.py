@@ -51,6 +51,9 @@ class RunPlan:
         name = self.protocol or suite.default_protocol
         if name not in protocols:
             raise UnknownNameError(f"protocol of {suite.name!r}", name, protocols)
+        policy = self.policy.strip().partition(":")[0]
+        if policy not in registry.names("policy"):  # by name only: making it may load gigabytes
+            raise UnknownNameError("policy", policy, registry.names("policy"))
         if self.episodes < 1:
             raise OptionError("--episodes", self.episodes, "at least 1")
         if not self.methods:

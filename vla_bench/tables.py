@@ -4,7 +4,7 @@
 nowhere before.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import pandas as pd
 
 from vla_bench import journal, provenance, stats
 from vla_bench.errors import MixedRunsError, NoResultsError, ResultsWriteError
-from vla_bench.types import EpisodeRecord, Outcome
+from vla_bench.types import EpisodeRecord, Outcome, Query
 
 REFERENCE_METHOD = "full"
 """What every speed-up is divided by."""
@@ -52,8 +52,39 @@ def load(*directories: Path) -> Results:
             row = _episode_row(directory.name, record)
             episodes.append(row)
             key = {name: row[name] for name in ("run", "method", "task", "init_state", "seed")}
-            queries.extend(key | asdict(query) for query in record.queries)
+            queries.extend(key | _query_row(query) for query in record.queries)
     return Results(pd.DataFrame(runs), pd.DataFrame(episodes), pd.DataFrame(queries))
+
+
+def export(results: Results, directory: Path) -> list[Path]:
+    """Write the frames as parquet files and return their paths; `read_exported` reads them back.
+
+    Raises:
+        ResultsWriteError: If they cannot be written.
+    """
+    paths = [directory / f"{field.name}.parquet" for field in fields(Results)]
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for path in paths:
+            frame: pd.DataFrame = getattr(results, path.stem)
+            frame.to_parquet(path.with_suffix(".partial"), index=False)
+            path.with_suffix(".partial").replace(path)
+    except OSError as caught:
+        raise ResultsWriteError(directory, caught) from caught
+    return paths
+
+
+def read_exported(directory: Path) -> Results:
+    """Return the frames that `export` wrote.
+
+    Raises:
+        NoResultsError: If one of the three files is missing.
+    """
+    paths = [directory / f"{field.name}.parquet" for field in fields(Results)]
+    for path in paths:
+        if not path.exists():
+            raise NoResultsError(path, "does not exist")
+    return Results(*(pd.read_parquet(path) for path in paths))
 
 
 def _runs(directory: Path) -> list[Path]:
@@ -103,6 +134,12 @@ def _episode_row(run: str, record: EpisodeRecord) -> dict[str, object]:
         "protocol": record.protocol,
         "error": record.error,
     }
+
+
+def _query_row(query: Query) -> dict[str, object]:
+    """Return a query's facts, with a column of its own for the time of each stage."""
+    row = asdict(query)
+    return row | {f"stage_ms {name}": value for name, value in row.pop("stages_ms").items()}
 
 
 def check_comparable(results: Results) -> None:
@@ -174,8 +211,8 @@ def _speedup(reference: pd.DataFrame, own: pd.DataFrame, rng: np.random.Generato
     pairs = pairs.dropna(subset=["policy_ms_per_step_reference", "policy_ms_per_step_own"])
     if not len(pairs):
         return {"pairs": 0, **_columns("speedup", None)}
-    columns = (pairs[f"policy_ms_per_step_{side}"].to_numpy() for side in ("reference", "own"))
-    return {"pairs": len(pairs), **_columns("speedup", stats.ratio_of_paired_medians(*columns, rng))}
+    before, after = (pairs[f"policy_ms_per_step_{side}"].to_numpy() for side in ("reference", "own"))
+    return {"pairs": len(pairs), **_columns("speedup", stats.ratio_of_paired_medians(before, after, rng))}
 
 
 def _columns(name: str, interval: stats.Interval | None) -> dict[str, float]:

@@ -4,6 +4,8 @@ Faces, vertices, normals and texture coordinates are rewritten inside the model'
 uploads them. Meshes that collide are left alone, and inertias, bounding boxes and hulls were computed when the model
 was compiled: physics does not change by a bit, which a test asserts.
 """
+# MuJoCo's compiled module has no stubs.
+# pyright: reportAttributeAccessIssue=false
 
 from dataclasses import dataclass
 from typing import Any
@@ -117,11 +119,11 @@ def _collapse(surface: Surface, n_faces: int) -> tuple[np.ndarray, np.ndarray]:
     _, first, inverse = np.unique(np.round(surface.vertices, 7), axis=0, return_index=True, return_inverse=True)
     faces = inverse.reshape(-1)[surface.faces].astype(np.int32)
     proper = (faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])
-    points = np.ascontiguousarray(surface.vertices[first], dtype=np.float32)
-    vertices, faces = fast_simplification.simplify(
+    points: Any = np.ascontiguousarray(surface.vertices[first], dtype=np.float32)
+    simplified: Any = fast_simplification.simplify(
         points, np.ascontiguousarray(faces[proper]), target_count=n_faces, agg=3
     )
-    return np.asarray(vertices, dtype=np.float64), np.asarray(faces)
+    return np.asarray(simplified[0], dtype=np.float64), np.asarray(simplified[1])
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,6 @@
 """What `vla-bench doctor` should know about LIBERO."""
+# MuJoCo's compiled module has no stubs.
+# pyright: reportAttributeAccessIssue=false
 
 import os
 from collections.abc import Iterator

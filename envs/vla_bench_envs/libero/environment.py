@@ -1,7 +1,7 @@
 """LIBERO as a Gymnasium environment: one suite, one protocol, any of its tasks and initial states."""
 
 import hashlib
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
@@ -41,7 +41,7 @@ class LiberoEnv(gymnasium.Env[Observation, np.ndarray]):
     (`truncated`), and rewards the step that succeeds with 1.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class LiberoEnv(gymnasium.Env[Observation, np.ndarray]):
         self.render_mode = render_mode
         self.ends_at_success = ends_at_success
         self.observation_space = self._describe_observation()
-        self.action_space = spaces.Box(-1.0, 1.0, (self.tasks[0].action_spec.size,), np.float32)
+        self.action_space = spaces.Box(-1.0, 1.0, (self.action_size,), np.float32)
         self._stage: Stage | None = None
         self._observation: Observation | None = None
         self._state = "has not begun"
@@ -84,6 +84,11 @@ class LiberoEnv(gymnasium.Env[Observation, np.ndarray]):
     def tasks(self) -> tuple[Task, ...]:
         """Return the suite's tasks in standard order."""
         return self.suite.tasks()
+
+    @property
+    def action_size(self) -> int:
+        """Return the entries of an action."""
+        return self.tasks[0].action_spec.size
 
     @property
     def stage(self) -> Stage:
@@ -178,13 +183,12 @@ class LiberoEnv(gymnasium.Env[Observation, np.ndarray]):
     def _describe_observation(self) -> spaces.Dict:
         size = self.protocol.image_size
         longest = max(len(task.instruction) for task in self.tasks)
-        return spaces.Dict(
-            {camera: spaces.Box(0, 255, (size, size, 3), np.uint8) for camera in self.protocol.cameras}
-            | {
-                "proprio": spaces.Box(-PROPRIO_LIMIT, PROPRIO_LIMIT, dtype=np.float32),
-                "instruction": spaces.Text(longest, min_length=1, charset=CHARACTERS),
-            }
-        )
+        entries: dict[str, spaces.Space[Any]] = {
+            camera: spaces.Box(0, 255, (size, size, 3), np.uint8) for camera in self.protocol.cameras
+        }
+        entries["proprio"] = spaces.Box(-PROPRIO_LIMIT, PROPRIO_LIMIT, dtype=np.float32)
+        entries["instruction"] = spaces.Text(longest, min_length=1, charset=CHARACTERS)
+        return spaces.Dict(entries)
 
     def _open(self, key: int | str | None) -> Stage:
         """Return the compiled task, replacing another one: two would need 1.5 to 1.9 GB each."""
@@ -208,8 +212,8 @@ class LiberoEnv(gymnasium.Env[Observation, np.ndarray]):
 
     def _check_action(self, action: np.ndarray) -> np.ndarray:
         found = np.asarray(action)
-        expected = f"{self.action_space.shape[0]} finite numbers in [-1, 1]"
-        if found.shape != self.action_space.shape or found.dtype.kind not in "fiu":
+        expected = f"{self.action_size} finite numbers in [-1, 1]"
+        if found.shape != (self.action_size,) or found.dtype.kind not in "fiu":
             raise ActionError(f"an array of shape {found.shape} and type {found.dtype}", expected)
         if not np.isfinite(found).all():
             raise ActionError(f"{found.tolist()}", expected)

@@ -67,7 +67,7 @@ def fingerprint(suite: str, protocol: Protocol) -> Fingerprint:
         images = hashlib.sha256()
         for camera in protocol.cameras:
             images.update(obs[camera].tobytes())
-        for action in fixed_actions(env.action_space.shape[0]):
+        for action in fixed_actions(env.action_size):
             env.step(action)
         return Fingerprint(
             protocol=str(protocol),

@@ -5,6 +5,8 @@ the simulator's state (0.02 ms, on the CPU) and rasterising it (10 to 140 ms in 
 the substep at which robosuite would draw; `draw` does the second when a picture is read, from the assembled scene. The
 simulator may have moved on by then. The calls into MuJoCo are robosuite's own, so the pictures are equal bit for bit.
 """
+# MuJoCo's compiled module has no stubs.
+# pyright: reportAttributeAccessIssue=false
 
 import atexit
 import os
@@ -131,13 +133,17 @@ class Graphics:
         from OpenGL import GL
 
         self._context.make_current()
-        return f"{GL.glGetString(GL.GL_RENDERER).decode()}; {GL.glGetString(GL.GL_VERSION).decode()}"
+        return f"{_text(GL.glGetString(GL.GL_RENDERER))}; {_text(GL.glGetString(GL.GL_VERSION))}"
 
     def close(self) -> None:
         """Free what the driver holds."""
         self._context.make_current()
         self._uploaded.free()
         self._context.free()
+
+
+def _text(found: bytes | None) -> str:
+    return found.decode() if found else "unknown"
 
 
 def _close_all() -> None:

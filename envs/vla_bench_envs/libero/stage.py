@@ -54,7 +54,8 @@ class Stage:
             self.cameras.capture()
             return self.proprio
 
-        observable = Observable(name="sensed", sensor=sense, sampling_rate=control_hz)
+        rate: Any = control_hz  # robosuite divides by it; its stub says int
+        observable = Observable(name="sensed", sensor=sense, sampling_rate=rate)
         self.simulator._observables = OrderedDict(sensed=observable)
 
     def _sense_proprio(self) -> np.ndarray:

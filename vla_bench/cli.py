@@ -10,7 +10,7 @@ from typing import Annotated, Protocol
 import pandas as pd
 import tyro
 
-from vla_bench import doctor, figures, floor, registry, runner, tables
+from vla_bench import doctor, figures, film, floor, registry, runner, tables
 from vla_bench.errors import OptionError, VlaBenchError
 from vla_bench.plan import RunPlan
 
@@ -181,6 +181,7 @@ COMMANDS: dict[str, type[Command]] = {
     "list": List,
     "check": Check,
     "doctor": doctor.Doctor,
+    "film": film.Film,
     "floor": floor.Floor,
 }
 

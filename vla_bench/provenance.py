@@ -86,6 +86,20 @@ def read(directory: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
+def check_plan(directory: Path, plan: dict[str, Any]) -> None:
+    """Refuse a directory whose episodes belong to another suite or seed; more episodes, tasks or methods may be added.
+
+    Raises:
+        ResumeError: Naming what differs.
+    """
+    before = read(directory)
+    if before is None:
+        return
+    one, other = ({key: str(found[key]) for key in ("suite", "seed")} for found in (before["plan"], plan))
+    if unequal := differences(one, other):
+        raise ResumeError(directory, unequal)
+
+
 def write(directory: Path, plan: dict[str, Any], found: dict[str, str]) -> None:
     """Add this process to the run's provenance.
 
@@ -104,7 +118,10 @@ def write_json(path: Path, content: object) -> None:
     """Replace a file as a whole: a crash leaves the old one or the new one."""
     partial = path.with_suffix(".partial")
     try:
-        partial.write_text(json.dumps(content, indent=2) + "\n")
+        with partial.open("w") as stream:
+            stream.write(json.dumps(content, indent=2) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
         os.replace(partial, path)
     except OSError as caught:
         raise ResultsWriteError(path, caught) from caught

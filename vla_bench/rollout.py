@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
+from math import isfinite
 from time import perf_counter, perf_counter_ns
 
 import gymnasium
@@ -137,6 +138,12 @@ def _timed_query(policy: Policy, obs: Observation, keys: Iterable[str]) -> tuple
     return chunk, ((observed - asked) * 1e-6, (end - start) * 1e-6, (perf_counter_ns() - asked) * 1e-6)
 
 
+def _finite(ms: float, stage: str) -> float:
+    if not isfinite(ms):
+        raise ValueError(f"the policy reports {ms} ms for its stage {stage!r}; expected a finite number")
+    return float(ms)
+
+
 def _query(
     contestant: Contestant, episode: _Episode, chunk: ActionChunk, timing: tuple[float, ...], step: int, apply_ns: int
 ) -> Query:
@@ -151,7 +158,7 @@ def _query(
         apply_ms=apply_ns * 1e-6,
         is_first_step=step == 0,
         is_warmup=contestant.n_queries < WARMUP_QUERIES,
-        rows_computed=chunk.rows_computed,
-        rows_reused=chunk.rows_reused,
-        stages_ms=dict(chunk.stages_ms),
+        rows_computed=None if chunk.rows_computed is None else int(chunk.rows_computed),
+        rows_reused=None if chunk.rows_reused is None else int(chunk.rows_reused),
+        stages_ms={str(stage): _finite(ms, stage) for stage, ms in chunk.stages_ms.items()},
     )

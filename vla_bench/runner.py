@@ -30,10 +30,11 @@ def run(plan: ResolvedPlan, directory: Path, show_progress: bool | None = None) 
         show_progress: Whether to draw a progress bar on standard error; None draws it on a terminal only.
 
     Raises:
-        ResumeError: If the directory holds episodes of other conditions.
+        ResumeError: If the directory holds episodes of another plan or of other conditions.
         RunAbortedError: After three errors in a row.
     """
     with journal.writing(directory) as pages:
+        provenance.check_plan(directory, plan.to_dict())
         records = journal.read(directory)
         todo = _todo(plan, records)
         bar = tqdm(

@@ -21,6 +21,10 @@ NEVER_COMPARED = ("protocol", "processor", "accelerator")
 """Conditions, besides all of the environment's, that episodes in one summary must share."""
 
 
+EPISODE_KEY = ["suite", "policy", "method", "task", "init_state", "seed"]
+"""What must be unique among the episodes of a summary."""
+
+
 @dataclass(frozen=True)
 class Results:
     """The frames of one or more runs."""
@@ -90,10 +94,10 @@ def read_exported(directory: Path) -> Results:
 def _runs(directory: Path) -> list[Path]:
     if (directory / journal.NAME).exists():
         return [directory]
-    found = sorted(path.parent for path in directory.glob(f"*/{journal.NAME}"))
+    found = [path.parent for path in directory.glob(f"*/{journal.NAME}")]
     if not found:
         raise NoResultsError(directory, "is no run and holds none" if directory.exists() else "does not exist")
-    return found
+    return sorted(found, key=lambda run: (_run_row(run)["began"], run.name))
 
 
 def _run_row(directory: Path) -> dict[str, object]:
@@ -104,13 +108,15 @@ def _run_row(directory: Path) -> dict[str, object]:
         **{f"plan {key}": str(value) for key, value in found["plan"].items()},
         **found["conditions"],
         "commit": last.get("commit", "unknown"),
-        "started": last.get("started", ""),
+        "began": found["sessions"][0].get("started", ""),
+        "resumed": last.get("started", ""),
         "sessions": len(found["sessions"]),
     }
 
 
 def _episode_row(run: str, record: EpisodeRecord) -> dict[str, object]:
-    timed = [query for query in record.queries if not query.is_warmup and not query.is_first_step]
+    is_error = record.outcome is Outcome.ERROR
+    timed = [query for query in record.queries if not (query.is_warmup or query.is_first_step or is_error)]
     steps = sum(query.n_executed for query in timed)
     return {
         "run": run,
@@ -143,17 +149,25 @@ def _query_row(query: Query) -> dict[str, object]:
 
 
 def check_comparable(results: Results) -> None:
-    """Refuse to summarise runs together that differ in what moves pixels, physics or the clock.
+    """Refuse to summarise runs together that differ in what moves pixels, physics, actions or the clock.
 
     Raises:
         MixedRunsError: Naming every condition that differs.
     """
     keys = [key for key in results.runs.columns if key in NEVER_COMPARED or key.startswith("environment ")]
     for _, same_suite in results.runs.groupby("plan suite", dropna=False):
-        found = {key: sorted(set(same_suite[key].astype(str))) for key in keys}
-        differing = [f"{key}: {' against '.join(values)}" for key, values in found.items() if len(values) > 1]
-        if differing:
-            raise MixedRunsError(differing)
+        _refuse_different(same_suite, keys)
+    made_by = results.episodes[["run", "suite", "policy"]].drop_duplicates()
+    named = made_by.rename(columns={"policy": "name"}).merge(results.runs, on="run")
+    for _, same_policy in named.groupby(["suite", "name"]):
+        _refuse_different(same_policy, ["policy"])
+
+
+def _refuse_different(runs: pd.DataFrame, keys: list[str]) -> None:
+    found = {key: sorted(set(runs[key].astype(str))) for key in keys if key in runs}
+    differing = [f"{key}: {' against '.join(values)}" for key, values in found.items() if len(values) > 1]
+    if differing:
+        raise MixedRunsError(differing)
 
 
 def summarise(results: Results, seed: int = 0) -> pd.DataFrame:
@@ -163,12 +177,15 @@ def summarise(results: Results, seed: int = 0) -> pd.DataFrame:
     `policy_ms` a query (median with bootstrap interval, p90); `policy_ms_per_step`, what a control step costs;
     `speedup` at that boundary, the ratio of medians over the starts that both methods finished, with an interval.
 
+    A start that several runs played counts once, as the run that began last played it.
+
     Raises:
         MixedRunsError: If the runs cannot stand in one table.
     """
     check_comparable(results)
     rows = []
-    for (suite, policy), group in results.episodes.groupby(["suite", "policy"]):
+    once = results.episodes.drop_duplicates(EPISODE_KEY, keep="last")
+    for (suite, policy), group in once.groupby(["suite", "policy"]):
         reference = group[group["method"] == REFERENCE_METHOD]
         for method in sorted(group["method"].unique(), key=lambda name: (name != REFERENCE_METHOD, name)):
             rng = np.random.default_rng(seed)
@@ -194,12 +211,16 @@ def _success(own: pd.DataFrame) -> dict[str, object]:
 
 def _latency(own: pd.DataFrame, queries: pd.DataFrame, rng: np.random.Generator) -> dict[str, object]:
     key = ["run", "method", "task", "init_state", "seed"]
-    timed = queries.merge(own.loc[own["outcome"] != str(Outcome.ERROR), key], on=key)
-    values = timed.loc[~timed["is_warmup"] & ~timed["is_first_step"], "policy_ms"].to_numpy()
+    clusters = []
+    if len(queries):  # a frame without rows has no columns either
+        timed = queries.merge(own.loc[own["outcome"] != str(Outcome.ERROR), key], on=key)
+        timed = timed[~timed["is_warmup"] & ~timed["is_first_step"]]
+        clusters = [group["policy_ms"].to_numpy() for _, group in timed.groupby(key)]
+    values = np.concatenate(clusters) if clusters else np.empty(0)
     per_step = own["policy_ms_per_step"].dropna().to_numpy()
     return {
         "timed_queries": len(values),
-        **_columns("policy_ms", stats.median(values, rng) if len(values) else None),
+        **_columns("policy_ms", stats.clustered_median(clusters, rng) if clusters else None),
         "policy_ms_p90": float(np.percentile(values, 90)) if len(values) else np.nan,
         **_columns("policy_ms_per_step", stats.median(per_step, rng) if len(per_step) else None),
     }

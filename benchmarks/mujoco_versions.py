@@ -18,8 +18,8 @@ from pathlib import Path
 
 os.environ.setdefault("MUJOCO_GL", "egl")
 
-import mujoco  # noqa: E402 - MUJOCO_GL decides at import which GL is loaded
-import numpy as np  # noqa: E402
+import mujoco
+import numpy as np
 
 TASKS = ("libero_spatial/0", "libero_object/0", "libero_10/0")
 WAITING_STEPS = 10

@@ -27,12 +27,12 @@ demo: setup  ## Compare acceleration methods on real LIBERO, in minutes: a table
 		--method action-reuse:4 --protocol reference-fast --tasks 0 1 2 --episodes 4 --results results/demo
 	$(BIN)/vla-bench figure results/demo --out results/demo/success_latency.png results/demo/success_latency.pdf
 
-test: setup  ## Lint, types and the tests a laptop passes in minutes
+test: setup  ## Lint, and the tests and notebooks that pass in minutes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest --nbmake -m "not slow and not gpu" tests notebooks
 
-test-slow: setup  ## The tests that take longer: all forty experts
+test-slow: setup  ## The tests that take longer: all forty experts, kill -9 on the real simulator
 	$(BIN)/python -m pytest -m "slow and not gpu"
 
 check: setup  ## Lint, format and types

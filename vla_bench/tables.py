@@ -256,28 +256,40 @@ def write(summary: pd.DataFrame, path: Path) -> None:
         raise ResultsWriteError(path, caught) from caught
 
 
+LEGEND = (
+    "ms: policy time (observation to actions) a query, a control step and a success; speed-up at the control step; "
+    "steps: median to success; [95 % intervals]"
+)
+"""What stands under a summary."""
+
+
 def to_text(summary: pd.DataFrame) -> str:
-    """Return the summary as a person reads it, intervals in brackets."""
+    """Return the summary as a person reads it: a block for every suite and policy, intervals in brackets."""
     if not len(summary):
         return "no episodes"
-    shown = pd.DataFrame(
+    blocks = [
+        f"{suite}, policy {policy}\n{_shown(group).to_string(index=False)}"
+        for (suite, policy), group in summary.groupby(["suite", "policy"], sort=False)
+    ]
+    return "\n\n".join([*blocks, LEGEND])
+
+
+def _shown(group: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame(
         {
-            "suite": summary["suite"],
-            "policy": summary["policy"],
-            "method": summary["method"],
-            "episodes": summary["episodes"],
-            "errors": summary["errors"],
-            "success": _bracketed(summary, "success", "{:.2f}"),
-            "policy ms/query": _bracketed(summary, "policy_ms", "{:.2f}"),
-            "p90": summary["policy_ms_p90"].map("{:.2f}".format),
-            "policy ms/step": _bracketed(summary, "policy_ms_per_step", "{:.2f}"),
-            "speed-up (policy ms/step)": _bracketed(summary, "speedup", "{:.2f}x"),
-            "policy ms/success": summary["policy_ms_per_success"].map("{:.0f}".format),
-            "queries/step": summary["queries_per_step"].map("{:.2f}".format),
-            "steps to success": summary["steps_to_success"].map("{:.0f}".format),
+            "method": group["method"].to_numpy(),
+            "episodes": group["episodes"].to_numpy(),
+            "errors": group["errors"].to_numpy(),
+            "success": _bracketed(group, "success", "{:.2f}"),
+            "ms/query": _bracketed(group, "policy_ms", "{:.2f}"),
+            "p90": group["policy_ms_p90"].map("{:.2f}".format).to_numpy(),
+            "ms/step": _bracketed(group, "policy_ms_per_step", "{:.2f}"),
+            "speed-up": _bracketed(group, "speedup", "{:.2f}"),
+            "queries/step": group["queries_per_step"].map("{:.2f}".format).to_numpy(),
+            "steps": group["steps_to_success"].map("{:.0f}".format).to_numpy(),
+            "ms/success": group["policy_ms_per_success"].map("{:.0f}".format).to_numpy(),
         }
     )
-    return shown.to_string(index=False)
 
 
 def _bracketed(summary: pd.DataFrame, name: str, form: str) -> list[str]:

@@ -257,7 +257,7 @@ def write(summary: pd.DataFrame, path: Path) -> None:
 
 
 LEGEND = (
-    "ms: policy time (observation to actions) a query, a control step and a success; speed-up at the control step; "
+    "ms: policy time (observation to actions) a query, a control step and a success; speed-up at the control step;\n"
     "steps: median to success; [95 % intervals]"
 )
 """What stands under a summary."""

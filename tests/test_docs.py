@@ -12,9 +12,10 @@ DOCS = Path(__file__).parent.parent / "docs"
 MOST_LINES = 60
 
 EXAMPLES = {
-    "add_an_environment.md": [r"line@1 straight +full +5 +0 +1\.00 \["],
+    "add_an_environment.md": [r"line@1, policy straight", r"full +5 +0 +1\.00 \["],
     "add_a_method.md": [
-        r"toy@1 +toy +full +15 +0 ",
+        r"toy@1, policy toy",
+        r" full +15 +0 ",
         r"action-hold:0\.06 +15 +0 ",
         r"action-hold:0\.06\+action-reuse:2 +15 ",
     ],

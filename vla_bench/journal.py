@@ -1,6 +1,5 @@
 """The append-only record of a run: one line an episode, on disk before the next one starts."""
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -9,7 +8,8 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from vla_bench.errors import JournalError, ResultsWriteError, RunLockedError
+from vla_bench.errors import JournalError, ResultsWriteError
+from vla_bench.lock import only_writer
 from vla_bench.types import EpisodeRecord, Outcome
 
 NAME = "journal.jsonl"
@@ -50,7 +50,7 @@ def writing(directory: Path) -> Iterator[Journal]:
     with ExitStack() as opened:
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            opened.enter_context(_lock(directory))
+            opened.enter_context(only_writer(directory / LOCK))
             stream = opened.enter_context(path.open("ab", buffering=0))  # nothing is left to write when it closes
             stream.truncate(_whole_bytes(path))
         except OSError as caught:
@@ -95,17 +95,3 @@ def _whole_bytes(path: Path) -> int:
     """Return how many bytes of the file end in a newline: all of it, unless a crash cut the last line."""
     content = path.read_bytes()
     return content.rfind(b"\n") + 1
-
-
-@contextmanager
-def _lock(directory: Path) -> Iterator[None]:
-    with (directory / LOCK).open("a+") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as caught:
-            stream.seek(0)
-            raise RunLockedError(directory, stream.read().strip() or "its name is not known") from caught
-        stream.truncate(0)
-        stream.write(f"process {os.getpid()} on {os.uname().nodename}")
-        stream.flush()
-        yield

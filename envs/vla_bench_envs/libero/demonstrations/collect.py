@@ -4,10 +4,8 @@ Which demonstrations come out depends on suite, tasks, episodes, protocol and se
 on interruptions: processes put their attempts on a shelf each, and one writer takes them task by task, in order.
 """
 
-import fcntl
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,7 +13,8 @@ import numpy as np
 from tqdm import tqdm
 
 from vla_bench import provenance
-from vla_bench.errors import OptionError, RunLockedError
+from vla_bench.errors import OptionError
+from vla_bench.lock import only_writer
 from vla_bench.protocol import Protocol
 from vla_bench.types import Task
 from vla_bench_envs.libero.demonstrations import layout
@@ -219,18 +218,10 @@ def _summary(directory: Path, task: Task, shelf: Shelf, writer: DatasetWriter) -
 @contextmanager
 def _lock(directory: Path) -> Iterator[None]:
     path = directory / "collect.lock"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        stream = path.open("a+")
-    except OSError as caught:
-        raise DatasetWriteError(path, caught) from caught
-    with stream:
+    with ExitStack() as opened:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as caught:
-            stream.seek(0)
-            raise RunLockedError(directory, stream.read().strip() or "its name is not known") from caught
-        stream.truncate(0)
-        stream.write(f"process {os.getpid()} on {os.uname().nodename}")
-        stream.flush()
+            directory.mkdir(parents=True, exist_ok=True)
+            opened.enter_context(only_writer(path))
+        except OSError as caught:
+            raise DatasetWriteError(path, caught) from caught
         yield

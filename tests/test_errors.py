@@ -43,9 +43,9 @@ MESSAGES: list[tuple[VlaBenchError, str]] = [
     ),
     (
         errors.MissingGraphicsError("egl", "no display"),
-        "no off-screen OpenGL context with MUJOCO_GL='egl' (no display): on Debian or Ubuntu run "
-        "'apt-get install libegl1 libgl1 libgl1-mesa-dri libglib2.0-0' for software rendering, "
-        "or set MUJOCO_GL=osmesa with libosmesa6 installed",
+        "no off-screen OpenGL context with MUJOCO_GL='egl' (no display): unset MUJOCO_GL, and on Debian or "
+        "Ubuntu run 'apt-get install libegl1 libegl-mesa0 libgl1 libopengl0 libgl1-mesa-dri libglib2.0-0' for "
+        "software rendering (MUJOCO_GL=osmesa needs libosmesa6)",
     ),
     (
         errors.PinnedVersionError("mujoco", "3.9.0", "3.3.2"),

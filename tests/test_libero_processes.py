@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -56,6 +57,16 @@ def test_missing_graphics_says_what_to_install() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=environment)
     assert done.stdout.startswith("no off-screen OpenGL context with MUJOCO_GL='none' (RuntimeError: invalid value")
     assert "apt-get install libegl1" in done.stdout
+
+
+@pytest.mark.parametrize(("command", "status"), [(["doctor"], 1), (["run", "--tasks", "0", "--episodes", "1"], 2)])
+def test_commands_say_what_to_do_about_missing_graphics(command: list[str], status: int, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "vla_bench.cli", *command, "--results", str(tmp_path)]
+    environment = os.environ | {"MUJOCO_GL": "none"}
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, env=environment)
+    assert done.returncode == status
+    assert "unset MUJOCO_GL" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_vector_environment_plays_its_own_task_in_each_process() -> None:

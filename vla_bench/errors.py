@@ -81,9 +81,9 @@ class MissingGraphicsError(VlaBenchError):
 
     def __init__(self, backend: str, cause: object) -> None:
         super().__init__(
-            f"no off-screen OpenGL context with MUJOCO_GL={backend!r} ({cause}): on Debian or Ubuntu run "
-            f"'apt-get install libegl1 libgl1 libgl1-mesa-dri libglib2.0-0' for software rendering, "
-            f"or set MUJOCO_GL=osmesa with libosmesa6 installed"
+            f"no off-screen OpenGL context with MUJOCO_GL={backend!r} ({cause}): unset MUJOCO_GL, and on Debian or "
+            f"Ubuntu run 'apt-get install libegl1 libegl-mesa0 libgl1 libopengl0 libgl1-mesa-dri libglib2.0-0' for "
+            f"software rendering (MUJOCO_GL=osmesa needs libosmesa6)"
         )
 
 

@@ -1,13 +1,12 @@
 """What `vla-bench doctor` should know about LIBERO."""
-# MuJoCo's compiled module has no stubs.
-# pyright: reportAttributeAccessIssue=false
 
 import os
 from collections.abc import Iterator
 
 from vla_bench.doctor import Finding
 from vla_bench.errors import VlaBenchError
-from vla_bench_envs.libero.startup import check_mujoco, libero_path, prepare_process
+from vla_bench.protocol import RenderProfile
+from vla_bench_envs.libero.startup import check_mujoco, libero_path, load_mujoco
 
 
 def diagnose() -> Iterator[Finding]:
@@ -27,14 +26,10 @@ def diagnose() -> Iterator[Finding]:
 
 def _drawing() -> Finding:
     """Draw nothing on a context of 64 px, which needs all that a picture needs."""
-    prepare_process()
-    import mujoco
-
-    from vla_bench.protocol import RenderProfile
     from vla_bench_envs.libero.rendering import Graphics
 
     try:
-        graphics = Graphics(mujoco.MjModel.from_xml_string("<mujoco/>"), 64, RenderProfile())
+        graphics = Graphics(load_mujoco().MjModel.from_xml_string("<mujoco/>"), 64, RenderProfile())
     except VlaBenchError as caught:
         return Finding("opengl", False, str(caught))
     renderer = graphics.renderer()

@@ -7,6 +7,7 @@ import numpy as np
 
 from vla_bench.protocol import Protocol
 from vla_bench_envs.libero.environment import LiberoEnv
+from vla_bench_envs.libero.startup import MUJOCO_VERSION
 
 N_ACTIONS = 20
 """Control steps after which the state is hashed: one second, long enough for contacts to tell two engines apart."""
@@ -20,7 +21,7 @@ class Fingerprint:
     """Name and hash of the protocol."""
 
     mujoco: str
-    """Version of MuJoCo."""
+    """Version of MuJoCo: the pinned one, or there would be no environment."""
 
     gl_renderer: str
     """Name and version of the OpenGL driver."""
@@ -59,8 +60,6 @@ def fingerprint(suite: str, protocol: Protocol) -> Fingerprint:
         PinnedVersionError: If MuJoCo is not the pinned version.
         MissingGraphicsError: If no off-screen OpenGL context can be made.
     """
-    import mujoco
-
     env = LiberoEnv(suite, protocol, images="lazy")
     try:
         obs, _ = env.reset(options={"task": 0, "init_state": 0})
@@ -71,7 +70,7 @@ def fingerprint(suite: str, protocol: Protocol) -> Fingerprint:
             env.step(action)
         return Fingerprint(
             protocol=str(protocol),
-            mujoco=mujoco.__version__,
+            mujoco=MUJOCO_VERSION,
             gl_renderer=env.stage.cameras.graphics.renderer(),
             state_sha256=hashlib.sha256(env.stage.state.tobytes()).hexdigest(),
             image_sha256=images.hexdigest(),

@@ -51,7 +51,7 @@ def prepare_process() -> None:
     two processes on two cores are slower together than one of them alone.
     """
     if sys.platform == "linux":
-        os.environ.setdefault("MUJOCO_GL", "egl")
+        os.environ["MUJOCO_GL"] = os.environ.get("MUJOCO_GL") or "egl"
     os.environ.setdefault("LP_NUM_THREADS", "1")
 
 
@@ -97,17 +97,28 @@ def task_names(folder: str) -> list[str]:
     return list(libero_task_map[folder])
 
 
+def load_mujoco() -> Any:
+    """Import MuJoCo, which loads the OpenGL library that `MUJOCO_GL` names, and return it.
+
+    Raises:
+        MissingGraphicsError: If that library cannot be loaded.
+    """
+    prepare_process()
+    try:
+        with quiet():
+            import mujoco
+    except (AttributeError, ImportError, RuntimeError) as caught:
+        cause = f"{type(caught).__name__}: {caught}"
+        raise MissingGraphicsError(os.environ.get("MUJOCO_GL", ""), cause) from caught
+    return mujoco
+
+
 @cache
 def _start() -> tuple[Any, Any]:
     """Import robosuite and LIBERO's environments; return robosuite and the problems by name."""
-    prepare_process()
     check_mujoco()
+    load_mujoco()
     backend = os.environ.get("MUJOCO_GL", "")
-    try:
-        with quiet():
-            import mujoco  # noqa: F401 - loads the OpenGL library that MUJOCO_GL names
-    except (AttributeError, ImportError, RuntimeError) as caught:
-        raise MissingGraphicsError(backend, f"{type(caught).__name__}: {caught}") from caught
     try:
         with quiet():
             import robosuite

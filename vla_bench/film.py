@@ -62,6 +62,11 @@ class Film:
             record = run_episode(env, Contestant(self.method, policy), task, cell, plan.protocol)
         finally:
             env.close()
+        print(f"{task.instruction}: {record.outcome} after {record.n_steps} steps")
+        if record.error:
+            print(f"error: {record.error}")
+        if not env.frames:  # the episode did not even begin
+            return 1
         frames = np.stack(env.frames)
         sheet = self.out.with_suffix(".png")
         try:
@@ -70,7 +75,6 @@ class Film:
             matplotlib.image.imsave(sheet, moments(frames))
         except OSError as caught:
             raise ResultsWriteError(self.out, caught) from caught
-        print(f"{task.instruction}: {record.outcome} after {record.n_steps} steps{record.error or ''}")
         print(f"{self.out}\n{sheet}")
         return 1 if record.error else 0
 

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from vla_bench.errors import ResultsWriteError, ResumeError
+from vla_bench.errors import NoResultsError, ResultsWriteError, ResumeError
 
 NAME = "provenance.json"
 
@@ -81,9 +81,19 @@ def differences(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
 
 
 def read(directory: Path) -> dict[str, Any] | None:
-    """Return a run's plan, conditions and sessions; None if nothing was written."""
+    """Return a run's plan, conditions and sessions; None if nothing was written.
+
+    Raises:
+        NoResultsError: If the file is there and is damaged.
+    """
     path = directory / NAME
-    return json.loads(path.read_text()) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text())
+        return {key: found[key] for key in ("plan", "conditions", "sessions")}
+    except (ValueError, KeyError, TypeError) as caught:
+        raise NoResultsError(path, f"is damaged ({type(caught).__name__}: {caught})") from caught
 
 
 def check_plan(directory: Path, plan: dict[str, Any]) -> None:

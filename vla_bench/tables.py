@@ -101,7 +101,9 @@ def _runs(directory: Path) -> list[Path]:
 
 
 def _run_row(directory: Path) -> dict[str, object]:
-    found = provenance.read(directory) or {"plan": {}, "conditions": {}, "sessions": [{}]}
+    found = provenance.read(directory)
+    if found is None:  # without its conditions nobody can say what it may be compared with
+        raise NoResultsError(directory, f"holds a journal and no {provenance.NAME}")
     last = found["sessions"][-1]
     return {
         "run": directory.name,

@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-EXTRAS := libero,demonstrations,dev
+EXTRAS := libero,demonstrations,torch,dev
 export OMP_NUM_THREADS ?= 1
 export LP_NUM_THREADS ?= 1
 
@@ -50,7 +50,7 @@ bench: setup  ## What the harness, a chunk and a picture cost here
 	$(BIN)/python benchmarks/render_profiles.py
 
 constraints: setup  ## Write the installed versions to constraints.txt
-	(head -n 1 constraints.txt; $(BIN)/python -m pip freeze --exclude-editable) > constraints.new
+	(head -n 1 constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed "s|+cpu$$||") > constraints.new
 	mv constraints.new constraints.txt
 
 clean:  ## Remove the environment; results stay

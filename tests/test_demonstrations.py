@@ -22,6 +22,7 @@ from vla_bench_envs.libero.demonstrations.collect import Collect, Collected
 from vla_bench_envs.libero.demonstrations.crew import CollectorError
 from vla_bench_envs.libero.demonstrations.dataset import Dataset, NoDatasetError
 from vla_bench_envs.libero.demonstrations.initial_states import MIN_DISTANCE_M, InitialStates, NoRoomError
+from vla_bench_envs.libero.demonstrations.pushes import Pushes
 from vla_bench_envs.libero.demonstrations.recording import Recording, record
 from vla_bench_envs.libero.demonstrations.writer import DatasetWriteError, DatasetWriter, OtherConditionsError
 from vla_bench_envs.libero.environment import LiberoEnv
@@ -264,7 +265,10 @@ def test_two_collectors_do_not_share_a_directory(tmp_path: Path) -> None:
         Collect(out=tmp_path, **PLAN).collect()
 
 
-@pytest.mark.parametrize("wrong", [{"episodes": 0}, {"workers": 0}, {"seed": -1}, {"tasks": (0, 0)}, {"tasks": (10,)}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"episodes": 0}, {"workers": 0}, {"seed": -1}, {"tasks": (0, 0)}, {"tasks": (10,)}, {"pushes_hz": 9.0}],
+)
 def test_option_out_of_range_is_refused(wrong: dict, tmp_path: Path) -> None:
     with pytest.raises(OptionError):
         Collect(out=tmp_path, **(PLAN | wrong)).collect()
@@ -303,6 +307,24 @@ def test_table_has_a_line_a_task_and_says_why_attempts_failed() -> None:
         "all         3      4                3.0",
         "not kept: stir: it fell",
     ]
+
+
+def test_pushes_come_at_their_rate_last_a_while_and_leave_the_gripper_alone() -> None:
+    wanted = np.array([0.9, 0, 0, 0, 0, 0, -1.0])
+    pushes = Pushes(rate_hz=0.5, control_hz=20.0, rng=np.random.default_rng(0))
+    applied = np.array([pushes.disturb(wanted) for _ in range(20_000)])
+    assert np.abs(applied).max() == 1.0
+    assert (applied[:, 6] == -1.0).all()
+    pushed = (applied != wanted).any(axis=1)
+    begins = np.count_nonzero(pushed[1:] & ~pushed[:-1])
+    assert begins / (np.count_nonzero(~pushed) / 20.0) == pytest.approx(0.5, rel=0.15)
+    assert 3 <= np.count_nonzero(pushed) / begins <= 8.5
+
+
+def test_pushes_at_a_rate_of_zero_change_nothing() -> None:
+    pushes = Pushes(0.0, 20.0, np.random.default_rng(0))
+    wanted = np.linspace(-1, 1, 7)
+    assert all(pushes.disturb(wanted) is wanted for _ in range(1000))
 
 
 @pytest.fixture(scope="module")
@@ -386,3 +408,28 @@ def test_collected_demonstrations_replay_to_success(tmp_path: Path) -> None:
         assert info["success"]
     finally:
         env.close()
+
+
+@pytest.mark.sim
+def test_a_pushed_expert_still_succeeds_and_answers_to_where_it_was_pushed() -> None:
+    env = LiberoEnv(SUITE.name, "reference-fast", images="lazy", ends_at_success=False)
+    expert = ExpertPolicy()
+    expert.attach(env)
+    task = SUITE.task(BUTTER)
+    try:
+        env.reset(options={"task": BUTTER, "init_state": 0})
+        states = InitialStates(env.stage, seed=0)
+        state = states.draw(0)
+        calm, pushed, again = (
+            record(env, expert, task, state, 0, Pushes(rate, task.control_hz, states.generator(0, "pushes")))
+            for rate in (0.0, 1.0, 1.0)
+        )
+    finally:
+        env.close()
+    assert pushed.problem is None
+    np.testing.assert_array_equal(pushed.states, again.states)
+    np.testing.assert_array_equal(pushed.actions, again.actions)
+    n = min(len(calm.states), len(pushed.states))
+    apart = np.linalg.norm(calm.states[:n, :3] - pushed.states[:n, :3], axis=1)
+    assert apart.max() > 0.01  # metres: it was elsewhere
+    assert (np.abs(np.diff(pushed.actions[:, :6], axis=0)) <= 0.25 + 1e-6).all()  # no push is among the answers

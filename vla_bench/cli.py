@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol, Union
 
 import pandas as pd
 import tyro
@@ -191,7 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     words = _gathered(list(sys.argv[1:] if argv is None else argv))
     try:
-        known = COMMANDS if words[:1] and words[0] in COMMANDS else COMMANDS | registry.commands()
+        known = COMMANDS if words[:1] and words[0] in COMMANDS else COMMANDS | _grouped(registry.commands())
         command = tyro.extras.subcommand_cli_from_dict(
             known, args=words, prog="vla-bench", description=__doc__, config=(tyro.conf.OmitArgPrefixes,)
         )
@@ -202,6 +202,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("vla-bench: interrupted; finished episodes are on disk, run the same command to go on", file=sys.stderr)
         return 130
+
+
+def _grouped(commands: dict[str, type[Command]]) -> dict[str, Any]:
+    """Return the commands with those named `group.name` under `group`: `vla-bench group name`."""
+    groups: dict[str, list[Any]] = {}
+    for name, command in sorted(commands.items()):
+        group, _, member = name.partition(".")
+        groups.setdefault(group, []).append(Annotated[command, tyro.conf.subcommand(member)] if member else command)
+    return {group: Union[tuple(members)] for group, members in groups.items()}  # noqa: UP007
 
 
 def _gathered(words: list[str]) -> list[str]:

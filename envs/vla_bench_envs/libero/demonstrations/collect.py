@@ -29,6 +29,9 @@ from vla_bench_envs.libero.suites import LiberoSuite, find_suite
 STATE_NAMES = ("x_m", "y_m", "z_m", "rx_rad", "ry_rad", "rz_rad", "left_finger_m", "right_finger_m")
 ACTION_NAMES = ("dx", "dy", "dz", "drx", "dry", "drz", "gripper")
 
+MOST_PUSHES_HZ = 5.0
+"""With more, an expert hardly moves undisturbed."""
+
 LOOK_EVERY_S = 0.5
 """Time between two looks at what the processes have put on their shelves."""
 
@@ -78,6 +81,10 @@ class Collect:
     seed: int = 0
     """Draws the initial states; none of them is one on which policies are evaluated."""
 
+    pushes_hz: float = 0.0
+    """Random pushes of the arm a second, from which the expert recovers; recorded is what it answers, not the push.
+    Policies that are cloned from such data drift less; 0.5 is a good start."""
+
     workers: int = 1
     """Processes at a time, each with a task of its own and 1.5 to 1.9 GB."""
 
@@ -107,7 +114,7 @@ class Collect:
             writer = DatasetWriter(self.out, _form(protocol), [task.instruction for task in suite.tasks()])
             shelves = {task: Shelf(self.out, task.index) for task in tasks}
             jobs = [
-                Job(self.out, task, self.episodes, protocol, self.seed)
+                Job(self.out, task, self.episodes, protocol, self.seed, self.pushes_hz)
                 for task, shelf in shelves.items()
                 if not shelf.done(self.episodes)
             ]
@@ -155,6 +162,8 @@ class Collect:
         for option, value in (("--episodes", self.episodes), ("--workers", self.workers)):
             if value < 1:
                 raise OptionError(option, value, "at least 1")
+        if not 0 <= self.pushes_hz <= MOST_PUSHES_HZ:
+            raise OptionError("--pushes-hz", self.pushes_hz, f"a rate from 0 to {MOST_PUSHES_HZ:g}")
         if self.seed < 0:
             raise OptionError("--seed", self.seed, "an integer of at least 0")
         if len(set(self.tasks)) < len(self.tasks):
@@ -167,6 +176,7 @@ class Collect:
             "suite": suite.name,
             "protocol": str(protocol),
             "seed": str(self.seed),
+            "pushes_hz": str(self.pushes_hz),
             "expert": ExpertPolicy().fingerprint,
             "mujoco": provenance.packages().get("mujoco", "missing"),
         }

@@ -14,6 +14,7 @@ from vla_bench.protocol import Protocol
 from vla_bench.types import Task
 from vla_bench_envs.libero.demonstrations.attempts import Shelf
 from vla_bench_envs.libero.demonstrations.initial_states import InitialStates
+from vla_bench_envs.libero.demonstrations.pushes import Pushes
 from vla_bench_envs.libero.demonstrations.recording import record
 from vla_bench_envs.libero.environment import LiberoEnv
 from vla_bench_envs.libero.experts.policy import ExpertPolicy
@@ -45,6 +46,7 @@ class Job:
     episodes: int
     protocol: Protocol
     seed: int
+    pushes_hz: float = 0.0
 
 
 def collect_task(job: Job) -> None:
@@ -61,8 +63,10 @@ def collect_task(job: Job) -> None:
         states = InitialStates(env.stage, job.seed)
         with shelf.alone():
             while not shelf.done(job.episodes) and os.getppid() == parent:  # without its parent it stops
-                state = states.draw(len(shelf.attempts))
-                shelf.add(record(env, expert, job.task, state, job.seed), round(job.task.control_hz))
+                index = len(shelf.attempts)
+                pushes = Pushes(job.pushes_hz, job.task.control_hz, states.generator(index, "pushes"))
+                recording = record(env, expert, job.task, states.draw(index), job.seed, pushes)
+                shelf.add(recording, round(job.task.control_hz))
     finally:
         env.close()
 

@@ -40,7 +40,7 @@ class LoadedEpisode:
     """`float32` (n, size of a state); row t was observed with image t."""
 
     actions: np.ndarray
-    """`float32` (n, size of an action); action t was applied after observation t."""
+    """`float32` (n, size of an action); action t answers observation t."""
 
     timestamps_s: np.ndarray
     """`float32` (n,), from the episode's start."""

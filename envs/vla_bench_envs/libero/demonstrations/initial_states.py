@@ -85,6 +85,10 @@ class InitialStates:
                 return state
         raise NoRoomError(self._stage.task.name, MAX_DRAWS)
 
+    def generator(self, index: int, purpose: str) -> np.random.Generator:
+        """Return a generator for what else is random in the episode that starts from state `index`."""
+        return np.random.default_rng([*self._entropy, index, zlib.crc32(purpose.encode())])
+
     def positions(self, states: np.ndarray) -> np.ndarray:
         """Return the positions [m] of the movable objects, world frame (n, objects, 3), in states (n, size)."""
         return np.stack([states[:, 1 + start : 4 + start] for start in self._objects], axis=1)

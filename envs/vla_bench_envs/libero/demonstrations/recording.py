@@ -6,6 +6,7 @@ import numpy as np
 
 from vla_bench.errors import OptionError
 from vla_bench.types import Task
+from vla_bench_envs.libero.demonstrations.pushes import Pushes
 from vla_bench_envs.libero.environment import LiberoEnv
 from vla_bench_envs.libero.experts.policy import ExpertPolicy
 
@@ -21,7 +22,7 @@ class Recording:
     """`float32` (n, 8): `proprio` of the observations."""
 
     actions: np.ndarray
-    """`float32` (n, 7); action t was applied after observation t."""
+    """`float32` (n, 7); the expert's answer to observation t, which was applied unless the arm was being pushed."""
 
     problem: str | None
     """Why it is not a demonstration; None if it is one."""
@@ -33,7 +34,9 @@ class Recording:
     """Hash of the initial state's bytes."""
 
 
-def record(env: LiberoEnv, expert: ExpertPolicy, task: Task, state: np.ndarray, seed: int) -> Recording:
+def record(
+    env: LiberoEnv, expert: ExpertPolicy, task: Task, state: np.ndarray, seed: int, pushes: Pushes | None = None
+) -> Recording:
     """Play the expert from an initial state until its plan has ended, whatever the predicate says on the way.
 
     Args:
@@ -42,6 +45,7 @@ def record(env: LiberoEnv, expert: ExpertPolicy, task: Task, state: np.ndarray, 
         task: What is played.
         state: Initial state of the simulator.
         seed: Handed to the expert.
+        pushes: Disturb the arm; none by default.
 
     Raises:
         OptionError: If the environment ends at success.
@@ -60,7 +64,7 @@ def record(env: LiberoEnv, expert: ExpertPolicy, task: Task, state: np.ndarray, 
             break
         seen.append({camera: obs[camera] for camera in env.protocol.cameras} | {"proprio": obs["proprio"]})
         actions.append(action)
-        obs, _, _, truncated, info = env.step(action)
+        obs, _, _, truncated, info = env.step(action if pushes is None else pushes.disturb(action))
         if info["success"] and success_step is None:
             success_step = len(actions)
     return Recording(

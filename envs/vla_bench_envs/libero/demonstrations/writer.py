@@ -55,7 +55,7 @@ class Episode:
     """`float32` (n, size of a state), as observed before each action."""
 
     actions: np.ndarray
-    """`float32` (n, size of an action), as applied."""
+    """`float32` (n, size of an action), the answer to each state."""
 
     videos: dict[str, Path]
     """An encoded file a camera, of n frames; it is copied."""

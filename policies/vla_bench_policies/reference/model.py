@@ -1,0 +1,229 @@
+"""The reference VLA as a whole: rows in, actions out.
+
+    row      0    1 ... n          n+1 ... m   m+1       then
+    holds    BOS  visual, by view  text        proprio   8 action queries (one pass)  or  action tokens, one by one
+
+The prompt has OpenVLA-OFT's geometry: visual rows first, so that a method which saves rows finds them where it does in
+the published models. One trunk carries two heads. `oft` answers a chunk of 8 actions in one pass and is trained by L1
+(Kim et al. 2025, "Fine-Tuning Vision-Language-Action Models", section IV). `ar` answers one action as 7 tokens of 256
+bins, each seeing those before (Kim et al. 2024, "OpenVLA", section 3.2).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from vla_bench_policies.reference.actions import N_BINS
+from vla_bench_policies.reference.decoder import Decoder, KeyValueBuffer, additive
+from vla_bench_policies.reference.tokenizer import BOS, PAD, tokenizer
+from vla_bench_policies.reference.vision import Projector, VisionTower
+
+Head = Literal["oft", "ar"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The shape of a model; the weights fit no other."""
+
+    cameras: tuple[str, ...] = ("agentview", "robot0_eye_in_hand")
+    """Views in the order of their rows."""
+
+    image_px: int = 128
+    """Height and width of an image [px]."""
+
+    patch_px: int = 16
+    """Height and width of what a visual row stands for [px]; a power of two."""
+
+    vision_width: int = 128
+    vision_layers: int = 2
+    vision_heads: int = 4
+
+    width: int = 128
+    """Of the decoder."""
+
+    layers: int = 4
+    heads: int = 4
+    hidden: int = 352
+    """Width inside the decoder's feed-forward network."""
+
+    chunk: int = 8
+    """Actions that one pass answers."""
+
+    proprio_size: int = 8
+    action_size: int = 7
+
+    @property
+    def rows_per_view(self) -> int:
+        """Return the number of visual rows of a camera."""
+        return (self.image_px // self.patch_px) ** 2
+
+    @property
+    def n_visual(self) -> int:
+        """Return the number of visual rows of a step, all views."""
+        return len(self.cameras) * self.rows_per_view
+
+
+@dataclass(frozen=True)
+class RowLayout:
+    """Where the prompt's rows are: what a method needs to know about a model."""
+
+    n_views: int
+    rows_per_view: int
+    """Square numbers: a grid in raster order."""
+    n_text: int
+    n_action: int
+
+    @property
+    def visual(self) -> slice:
+        """Return the visual rows, view by view."""
+        return slice(1, 1 + self.n_views * self.rows_per_view)
+
+    @property
+    def text(self) -> slice:
+        """Return the instruction's rows."""
+        return slice(self.visual.stop, self.visual.stop + self.n_text)
+
+    @property
+    def proprio(self) -> int:
+        """Return the row of the robot's own state, the prompt's last one."""
+        return self.text.stop
+
+    @property
+    def action(self) -> slice:
+        """Return the rows that answer."""
+        return slice(self.proprio + 1, self.proprio + 1 + self.n_action)
+
+    @property
+    def n_rows(self) -> int:
+        """Return the number of all rows."""
+        return self.action.stop
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Both heads' outputs while training."""
+
+    chunk: Float[Tensor, "b chunk action"]
+    """Normalised actions of the `oft` head."""
+
+    logits: Float[Tensor, "b action bins"]
+    """Scores of the bins of the `ar` head, each entry given the true ones before it."""
+
+
+class ReferenceVLA(nn.Module):
+    """Images, instruction and proprioception to actions, all normalised."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = c = config
+        views = len(c.cameras)
+        self.vision = VisionTower(c.image_px, c.patch_px, c.vision_width, c.vision_layers, c.vision_heads, views)
+        self.projector = Projector(c.vision_width, c.width)
+        self.words = nn.Embedding(len(tokenizer()), c.width)
+        self.proprio = nn.Sequential(nn.Linear(c.proprio_size, c.width), nn.GELU(), nn.Linear(c.width, c.width))
+        self.queries = nn.Parameter(0.02 * torch.randn(c.chunk, c.width))
+        self.bins = nn.Embedding(c.action_size * N_BINS, c.width)
+        self.decoder = Decoder(c.width, c.layers, c.heads, c.hidden)
+        self.chunk_head = nn.Sequential(nn.Linear(c.width, c.width), nn.GELU(), nn.Linear(c.width, c.action_size))
+        self.bin_heads = nn.Parameter(0.02 * torch.randn(c.action_size, N_BINS, c.width))
+        for embedding in (self.words, self.bins):
+            nn.init.normal_(embedding.weight, std=0.02)
+
+    def layout(self, n_text: int, head: Head = "oft") -> RowLayout:
+        """Return where the rows of a prompt with `n_text` tokens are."""
+        n_action = self.config.chunk if head == "oft" else self.config.action_size - 1
+        return RowLayout(len(self.config.cameras), self.config.rows_per_view, n_text, n_action)
+
+    def see(self, images: Float[Tensor, "b cameras 3 px px"]) -> Float[Tensor, "b visual width"]:
+        """Return the visual rows."""
+        return self.projector(self.vision(images)).flatten(1, 2)
+
+    def prompt(
+        self, visual: Float[Tensor, "b visual width"], tokens: Int[Tensor, "b text"], proprio: Float[Tensor, "b p"]
+    ) -> Float[Tensor, "b prompt width"]:
+        """Return the embedded rows of the prompt, proprioception last.
+
+        Args:
+            visual: What `see` returns.
+            tokens: The instruction, filled up with PAD.
+            proprio: Normalised.
+        """
+        begin = self.words(tokens.new_full((len(tokens), 1), BOS))
+        return torch.cat((begin, visual, self.words(tokens), self.proprio(proprio)[:, None]), dim=1)
+
+    def forward(
+        self,
+        images: Float[Tensor, "b cameras 3 px px"],
+        tokens: Int[Tensor, "b text"],
+        proprio: Float[Tensor, "b p"],
+        bins: Int[Tensor, "b action"],
+    ) -> Answer:
+        """Return what both heads answer, for training: the action tokens `bins` are given, not decoded.
+
+        Queries and action tokens follow the same prompt and do not see each other, so that one pass trains both.
+        """
+        prompt = self.prompt(self.see(images), tokens, proprio)
+        batch, n_prompt = prompt.shape[:2]
+        given = self.bins(self._numbered(bins)[:, :-1])
+        x = torch.cat((prompt, self.queries.expand(batch, -1, -1), given), dim=1)
+        positions, mask = self._both_heads(tokens, n_prompt)
+        hidden = self.decoder(x, positions, additive(mask, x.dtype))
+        chunk = hidden[:, n_prompt : n_prompt + self.config.chunk]
+        teller = torch.cat((hidden[:, n_prompt - 1 : n_prompt], hidden[:, n_prompt + self.config.chunk :]), dim=1)
+        return Answer(self.chunk_head(chunk), torch.einsum("baw,anw->ban", teller, self.bin_heads))
+
+    def answer(
+        self, visual: Float[Tensor, "b visual width"], tokens: Int[Tensor, "b text"], proprio: Float[Tensor, "b p"]
+    ) -> Float[Tensor, "b chunk action"]:
+        """Return the chunk of the `oft` head, in one pass; prompts without PAD only."""
+        prompt = self.prompt(visual, tokens, proprio)
+        x = torch.cat((prompt, self.queries.expand(len(prompt), -1, -1)), dim=1)
+        positions = torch.arange(x.shape[1], device=x.device)[None]
+        return self.chunk_head(self.decoder(x, positions)[:, prompt.shape[1] :])
+
+    def prefill(self, prompt: Float[Tensor, "b prompt width"]) -> tuple[Float[Tensor, "b width"], KeyValueBuffer]:
+        """Return the hidden state of the prompt's last row, and keys and values with room for the action tokens."""
+        batch, n_prompt = prompt.shape[:2]
+        c = self.config
+        n_rows = n_prompt + c.action_size - 1
+        buffer = KeyValueBuffer(c.layers, batch, c.heads, n_rows, c.width // c.heads, prompt)
+        rows = torch.arange(n_prompt, device=prompt.device)
+        mask = self._visible(rows, n_rows, prompt.dtype)
+        return self.decoder(prompt, rows[None], mask, buffer, rows)[:, -1], buffer
+
+    def decode(self, last: Float[Tensor, "b width"], buffer: KeyValueBuffer) -> Int[Tensor, "b action"]:
+        """Return the bins of one action, most likely token by most likely token, after `prefill`."""
+        n_rows = buffer.keys.shape[3]
+        chosen: list[Tensor] = []
+        for entry in range(self.config.action_size):
+            chosen.append((last @ self.bin_heads[entry].T).argmax(dim=-1))
+            if entry == self.config.action_size - 1:
+                break
+            row = torch.tensor([n_rows - self.config.action_size + 1 + entry], device=last.device)
+            x = self.bins(chosen[-1] + entry * N_BINS)[:, None]
+            last = self.decoder(x, row[None], self._visible(row, n_rows, x.dtype), buffer, row)[:, -1]
+        return torch.stack(chosen, dim=1)
+
+    def _numbered(self, bins: Int[Tensor, "b action"]) -> Int[Tensor, "b action"]:
+        """Return the token of each bin: every entry of an action has its own 256."""
+        return bins + N_BINS * torch.arange(bins.shape[1], device=bins.device)
+
+    def _visible(self, rows: Int[Tensor, " q"], n_rows: int, dtype: torch.dtype) -> Float[Tensor, "1 1 q k"]:
+        return additive(torch.arange(n_rows, device=rows.device) <= rows[:, None], dtype)[None, None]
+
+    def _both_heads(self, tokens: Tensor, n_prompt: int) -> tuple[Int[Tensor, "b q"], Bool[Tensor, "b 1 q q"]]:
+        """Return positions, in which PAD does not count, and who sees whom."""
+        n_queries, n_given = self.config.chunk, self.config.action_size - 1
+        real = tokens.new_ones((len(tokens), n_prompt + n_queries + n_given), dtype=torch.bool)
+        real[:, n_prompt - 1 - tokens.shape[1] : n_prompt - 1] = tokens != PAD
+        positions = real.long().cumsum(dim=1) - 1
+        positions[:, n_prompt + n_queries :] -= n_queries
+        row = torch.arange(real.shape[1], device=tokens.device)
+        causal = row <= row[:, None]
+        apart = (row[:, None] >= n_prompt + n_queries) & (row >= n_prompt) & (row < n_prompt + n_queries)
+        visible = (causal & ~apart)[None] & real[:, None]
+        visible |= torch.eye(len(row), dtype=torch.bool, device=tokens.device)  # a PAD row must see something
+        return positions.clamp(min=0), visible[:, None]

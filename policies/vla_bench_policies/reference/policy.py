@@ -1,0 +1,182 @@
+"""The reference VLA as the benchmark's policy."""
+
+import time
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vla_bench.errors import OptionError, UnknownNameError, VlaBenchError
+from vla_bench.policy import ActionChunk
+from vla_bench.types import ActionSpec, Observation, Task
+from vla_bench_policies.reference import checkpoint as checkpoints
+from vla_bench_policies.reference.actions import from_bins
+from vla_bench_policies.reference.model import Head
+from vla_bench_policies.reference.tokenizer import tokenizer
+
+WEIGHTS = "weights"
+"""Folder of the package that holds the checkpoints that ship."""
+
+GRIPPER = 6
+
+
+class UnfitObservationError(VlaBenchError):
+    """Refuse an observation that the model was not made for."""
+
+    def __init__(self, found: str, expected: str) -> None:
+        super().__init__(
+            f"the observation has {found}; the reference VLA was trained on {expected}: run it with "
+            f"--protocol reference or --protocol reference-fast"
+        )
+
+
+class ReferencePolicy:
+    """Looks through all cameras of its checkpoint and answers with a chunk of actions, in one pass."""
+
+    head: Head = "oft"
+
+    def __init__(self, weights: str = "cpu", execute: int = 8, device: str = "cpu") -> None:
+        """Load a checkpoint.
+
+        Args:
+            weights: Name of a checkpoint that ships with the package, or the path of a safetensors file.
+            execute: Actions of a chunk that are applied before the next look.
+            device: `cpu` or `cuda`.
+
+        Raises:
+            UnknownNameError: If no checkpoint of that name ships.
+            CheckpointError: If the file is broken or something else.
+            OptionError: If an option is out of range.
+        """
+        self._checkpoint = checkpoints.load(find(weights))
+        self._model = self._checkpoint.model
+        longest = self._model.config.chunk if self.head == "oft" else 1
+        if not isinstance(execute, int) or not 1 <= execute <= longest:
+            raise OptionError("execute", execute, f"an integer from 1 to {longest}, what one query answers")
+        if device == "cuda" and not torch.cuda.is_available():
+            raise OptionError("device", device, "'cpu': torch finds no GPU")
+        if device not in ("cpu", "cuda"):
+            raise OptionError("device", device, "'cpu' or 'cuda'")
+        self._execute = execute
+        self._device = torch.device(device)
+        self._model.to(self._device)
+        self._tokens: dict[str, Tensor] = {}
+        shown = "" if weights == "cpu" else f":{Path(weights).stem}"
+        self.name = f"reference-{self.head}{shown}"
+        self.action_spec = ActionSpec()
+        self.cameras: tuple[str, ...] | None = self._model.config.cameras
+
+    @property
+    def fingerprint(self) -> str:
+        """Return a hash of weights, shape and vocabulary, with the head and the actions applied of a chunk."""
+        return f"{self._checkpoint.sha256[:16]}-{self.head}-{self._execute}"
+
+    def reset(self, task: Task, seed: int) -> None:
+        """Do nothing: the model has no memory, and no answer is drawn at random."""
+
+    @torch.inference_mode()
+    def act(self, obs: Observation) -> ActionChunk:
+        """Return the first `execute` actions of the model's answer.
+
+        Raises:
+            UnfitObservationError: If the observation lacks a camera or has images of another size.
+        """
+        watch = _Watch(self._device)
+        images, tokens, proprio = self._inputs(obs)
+        watch.lap("preprocess")
+        visual = self._model.see(images)
+        watch.lap("vision")
+        actions = self._answer(visual, tokens, proprio, watch)
+        actions = self._finished(actions)
+        watch.lap("postprocess")
+        n_rows = self._model.layout(tokens.shape[1], self.head).n_rows
+        return ActionChunk(actions, rows_computed=n_rows, rows_reused=0, stages_ms=watch.laps_ms)
+
+    def synchronize(self) -> None:
+        """Wait for the GPU, if there is one."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def _answer(self, visual: Tensor, tokens: Tensor, proprio: Tensor, watch: "_Watch") -> Tensor:
+        """Return normalised actions (n, action)."""
+        chunk = self._model.answer(visual, tokens, proprio)[0, : self._execute]
+        watch.lap("prefill")
+        return chunk
+
+    def _inputs(self, obs: Observation) -> tuple[Tensor, Tensor, Tensor]:
+        config = self._model.config
+        size = (config.image_px, config.image_px, 3)
+        for camera in config.cameras:
+            found = np.shape(obs[camera]) if camera in obs else None
+            if found != size:
+                raise UnfitObservationError(
+                    f"no camera {camera!r}" if found is None else f"images {found} of {camera!r}",
+                    f"{size} of {' and '.join(config.cameras)}",
+                )
+        pictures = torch.from_numpy(np.stack([obs[camera] for camera in config.cameras]))
+        proprio = torch.from_numpy(np.array(obs["proprio"], dtype=np.float32)).to(self._device)
+        images = pictures.to(self._device).permute(0, 3, 1, 2).float()
+        return images[None], self._encoded(obs["instruction"]), self._checkpoint.states.normalise(proprio)[None]
+
+    def _encoded(self, sentence: str) -> Tensor:
+        if sentence not in self._tokens:
+            self._tokens[sentence] = torch.tensor([tokenizer().encode(sentence)], device=self._device)
+        return self._tokens[sentence]
+
+    def _finished(self, actions: Tensor) -> np.ndarray:
+        """Return actions in the environment's units, the gripper's command as a decision."""
+        spec = self.action_spec
+        restored = self._checkpoint.actions.restore(actions).clamp(spec.low, spec.high).cpu().numpy()
+        restored[:, GRIPPER] = np.where(restored[:, GRIPPER] > 0, spec.high, spec.low)
+        return restored
+
+
+class AutoregressivePolicy(ReferencePolicy):
+    """The same model, answering one action as seven tokens, one after the other."""
+
+    head: Head = "ar"
+
+    def __init__(self, weights: str = "cpu", device: str = "cpu") -> None:
+        """Load a checkpoint; see `ReferencePolicy`."""
+        super().__init__(weights, execute=1, device=device)
+
+    def _answer(self, visual: Tensor, tokens: Tensor, proprio: Tensor, watch: "_Watch") -> Tensor:
+        last, buffer = self._model.prefill(self._model.prompt(visual, tokens, proprio))
+        watch.lap("prefill")
+        bins = self._model.decode(last, buffer)
+        watch.lap("decode")
+        return from_bins(bins)
+
+
+class _Watch:
+    """Times stages one after the other, the device's work included."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.laps_ms: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """Close a stage."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        self.laps_ms[stage] = (now - self._last) * 1e3
+        self._last = now
+
+
+def find(weights: str) -> Path:
+    """Return the file of a checkpoint that ships, or the path itself.
+
+    Raises:
+        UnknownNameError: If it is neither.
+    """
+    if weights.endswith(".safetensors") or "/" in weights:
+        return Path(weights)
+    folder = Path(str(files("vla_bench_policies.reference").joinpath(WEIGHTS)))
+    known = {path.stem: path for path in folder.glob("*.safetensors")}
+    if weights not in known:
+        raise UnknownNameError("checkpoint of the reference VLA", weights, known)
+    return known[weights]

@@ -1,0 +1,10 @@
+"""Training the reference VLA: demonstrations in, a checkpoint out.
+
+recipe.py       everything that decides the weights, and the presets
+frames.py       decoded demonstrations, split by episode
+batches.py      which frames a step sees, and how they are altered
+state.py        what resuming needs, on the disk
+trainer.py      the loop
+curve.py        its figure
+command.py      `vla-bench train reference`, `vla-bench train export`
+"""

@@ -1,0 +1,110 @@
+"""Which frames a step sees, and how they are altered: a function of seed and step, so that resuming is exact."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from vla_bench_policies.reference.actions import Range, to_bins
+from vla_bench_policies.reference.tokenizer import PAD, tokenizer
+from vla_bench_policies.reference.training.frames import Demonstrations
+from vla_bench_policies.reference.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the model is given, and what it should answer; numbers are normalised."""
+
+    images: Float[Tensor, "b cameras 3 px px"]
+    """Grey levels from 0 to 255."""
+    tokens: Int[Tensor, "b text"]
+    proprio: Float[Tensor, "b p"]
+    chunk: Float[Tensor, "b chunk action"]
+    within: Bool[Tensor, "b chunk"]
+    """Whether the episode has that action still."""
+
+    @property
+    def bins(self) -> Int[Tensor, "b action"]:
+        """Return the action tokens of the next action."""
+        return to_bins(self.chunk[:, 0])
+
+
+class Batches:
+    """Batches of demonstrations on a device."""
+
+    def __init__(
+        self, data: Demonstrations, recipe: Recipe, actions: Range, states: Range, device: torch.device
+    ) -> None:
+        """Take ranges of the training episodes; on an accelerator all frames are kept in its memory."""
+        self._data, self._recipe, self._device = data, recipe, device
+        self._actions, self._states = actions, states
+        words = [tokenizer().encode(sentence) for sentence in data.sentences]
+        longest = max(map(len, words))
+        self._tokens = torch.tensor([[*tokens, *[PAD] * (longest - len(tokens))] for tokens in words], device=device)
+        self._training, self._frames = data.training, None
+        if device.type != "cpu":
+            self._frames = torch.cat([torch.from_numpy(np.array(images)).to(device) for images in data.images])
+
+    def training(self, step: int) -> Batch:
+        """Return the batch of a step."""
+        rng = np.random.default_rng([self._recipe.seed, step])
+        index = rng.choice(self._training, self._recipe.batch)
+        batch = self.at(index)
+        noise = rng.normal(0.0, self._recipe.proprio_noise, batch.proprio.shape).astype(np.float32)
+        return Batch(
+            images=altered(batch.images, self._recipe.shift_px, self._recipe.colour, rng),
+            tokens=batch.tokens,
+            proprio=batch.proprio + torch.from_numpy(noise).to(self._device),
+            chunk=batch.chunk,
+            within=batch.within,
+        )
+
+    def validation(self, n_frames: int) -> list[Batch]:
+        """Return about `n_frames` held-out frames, evenly spread and unaltered."""
+        index = self._data.validation
+        chosen = index[:: max(1, len(index) // n_frames)]
+        parts = np.array_split(chosen, max(1, len(chosen) // self._recipe.batch))
+        return [self.at(part) for part in parts if len(part)]
+
+    def at(self, index: np.ndarray) -> Batch:
+        """Return the frames of these indices, unaltered."""
+        if self._frames is None:
+            images = torch.from_numpy(self._data.pictures(index))
+        else:
+            images = self._frames[torch.from_numpy(index).to(self._device)]
+        actions, within = self._data.chunks(index, self._recipe.model.chunk)
+        return Batch(
+            images=images.permute(0, 1, 4, 2, 3).float(),
+            tokens=self._tokens[torch.from_numpy(self._data.sentence[index]).to(self._device)],
+            proprio=self._states.normalise(torch.from_numpy(self._data.states[index]).to(self._device)),
+            chunk=self._actions.normalise(torch.from_numpy(actions).to(self._device)),
+            within=torch.from_numpy(within).to(self._device),
+        )
+
+
+def altered(
+    images: Float[Tensor, "b cameras 3 px px"], shift_px: int, colour: float, rng: np.random.Generator
+) -> Float[Tensor, "b cameras 3 px px"]:
+    """Return the images shifted, each by its own whole pixels, and in another light.
+
+    Nothing is mirrored, turned or scaled: that would need other actions. After a shift all things in an image are
+    where they were relative to each other, the gripper included (random crops: Mandlekar et al. 2021, robomimic).
+    """
+    batch, cameras, _, _, px = images.shape
+    device = images.device
+
+    def draw(low: float, high: float, *shape: int) -> Tensor:
+        return torch.from_numpy(rng.uniform(low, high, (batch, cameras, *shape)).astype(np.float32)).to(device)
+
+    offset = torch.from_numpy(rng.integers(-shift_px, shift_px + 1, (2, batch, cameras, 1))).to(device)
+    rows, columns = (offset + torch.arange(px, device=device)).clamp(0, px - 1)
+    one = torch.arange(batch, device=device)[:, None, None, None, None]
+    two = torch.arange(cameras, device=device)[None, :, None, None, None]
+    three = torch.arange(3, device=device)[None, None, :, None, None]
+    shifted = images[one, two, three, rows[:, :, None, :, None], columns[:, :, None, None, :]]
+    mean = shifted.mean(dim=(2, 3, 4), keepdim=True)
+    contrast, brightness = draw(1 - colour, 1 + colour, 1, 1, 1), draw(1 - colour, 1 + colour, 1, 1, 1)
+    channels = draw(1 - colour / 2, 1 + colour / 2, 3, 1, 1)
+    return (((shifted - mean) * contrast + mean) * brightness * channels).clamp(0, 255)

@@ -1,0 +1,96 @@
+"""`vla-bench train reference`."""
+
+import json
+import os
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from vla_bench import figures
+from vla_bench.errors import OptionError
+from vla_bench.lock import only_writer
+from vla_bench.types import ActionSpec
+from vla_bench_policies.reference.training import frames
+from vla_bench_policies.reference.training.curve import training_curve
+from vla_bench_policies.reference.training.recipe import PRESETS, Recipe
+from vla_bench_policies.reference.training.trainer import Trainer, read_log
+
+CHECKPOINT, RECIPE = "checkpoint.safetensors", "recipe.json"
+DEVICES = {"cpu": "cpu", "gpu": "cuda"}
+"""Where each preset runs if nothing else is asked for."""
+
+
+@dataclass(frozen=True)
+class TrainReference:
+    """Train the reference VLA on demonstrations. Interrupt it at any moment; run it again and it goes on exactly."""
+
+    data: tuple[Path, ...]
+    """Directories of demonstrations, made with `vla-bench collect`; all are mixed, frame by frame."""
+
+    preset: Literal["cpu", "gpu"] = "cpu"
+    """Size and recipe: `cpu` for two cores and three hours, `gpu` for one data-centre card and twenty minutes."""
+
+    out: Path = Path("results/training")
+    """Directory for state, log, curve and checkpoint; continued if begun."""
+
+    steps: int = 0
+    """Optimiser steps; 0 means the preset's."""
+
+    seed: int = 0
+    """Of the first weights, the batches and what is done to their images."""
+
+    device: str = ""
+    """`cpu` or `cuda`; none means what the preset is for."""
+
+    threads: int = 0
+    """CPU threads; 0 means all cores."""
+
+    cache: Path = Path("results/frames")
+    """Directory for decoded frames, 98 kB each with two cameras at 128 px; can be deleted afterwards."""
+
+    def run(self) -> int:
+        """Train, and print where the checkpoint is."""
+        recipe, device = self._recipe(), self._device()
+        torch.set_num_threads(self.threads or os.cpu_count() or 1)
+        data = frames.load(self.data, recipe.model.cameras, recipe.model.image_px, self.cache)
+        self.out.mkdir(parents=True, exist_ok=True)
+        with only_writer(self.out / "train.lock"):
+            (self.out / RECIPE).write_text(json.dumps({"hash": recipe.hash, **asdict(recipe)}, indent=2) + "\n")
+            trainer = Trainer(recipe, data, self.out, device, ActionSpec())
+            print(
+                f"{len(data.training)} frames to train on, {len(data.validation)} held out, "
+                f"{len(data.sentences)} sentences; step {trainer.state.step} of {recipe.steps}"
+            )
+            trainer.run()
+            trainer.checkpoint(self._again()).save(self.out / CHECKPOINT)
+        paths = [self.out / f"curve.{suffix}" for suffix in ("png", "pdf")]
+        with figures.paper_figure(*paths) as ax:
+            training_curve(ax, read_log(self.out))
+        minutes = trainer.state.seconds / 60
+        print(f"{self.out / CHECKPOINT}: {recipe.steps} steps in {minutes:.0f} min; {paths[0]}")
+        return 0
+
+    def _again(self) -> str:
+        data = " ".join(path.name for path in self.data)
+        steps = f" --steps {self.steps}" if self.steps else ""
+        return f"vla-bench train reference --preset {self.preset} --seed {self.seed}{steps} --data {data}"
+
+    def _recipe(self) -> Recipe:
+        if not self.data:
+            raise OptionError("--data", "missing", "directories of demonstrations, made with 'vla-bench collect'")
+        if self.steps < 0:
+            raise OptionError("--steps", self.steps, "a positive number, or 0 for the preset's")
+        if self.seed < 0:
+            raise OptionError("--seed", self.seed, "an integer of at least 0")
+        preset = PRESETS[self.preset]
+        return replace(preset, steps=self.steps or preset.steps, seed=self.seed)
+
+    def _device(self) -> torch.device:
+        name = self.device or DEVICES[self.preset]
+        if name not in DEVICES.values():
+            raise OptionError("--device", name, f"one of {', '.join(DEVICES.values())}")
+        if name == "cuda" and not torch.cuda.is_available():
+            raise OptionError("--device", name, "a device that is there: torch finds no GPU; --device cpu is slow")
+        return torch.device(name)

@@ -1,0 +1,190 @@
+"""Demonstrations as arrays: decoded once, kept on the disk, split by episode."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from vla_bench import provenance
+from vla_bench.errors import VlaBenchError
+from vla_bench_envs.libero.demonstrations.dataset import Dataset
+
+HOLD_OUT_EVERY = 10
+"""Of each sentence of a dataset, every tenth episode is for validation and never trained on."""
+
+
+MANY = f"{HOLD_OUT_EVERY} of a task at least, the last of which is held out"
+
+
+class UnfitDemonstrationsError(VlaBenchError):
+    """Refuse demonstrations that the model cannot be trained on."""
+
+    def __init__(self, directory: Path, found: str, expected: str) -> None:
+        super().__init__(f"{directory} has {found}; the recipe expects {expected}: choose other demonstrations")
+
+
+class FrameCacheError(VlaBenchError):
+    """Report that decoded frames cannot be kept."""
+
+    def __init__(self, path: Path, n_bytes: int, cause: OSError) -> None:
+        super().__init__(
+            f"cannot write {n_bytes / 1e9:.1f} GB of decoded frames to {path} ({cause.strerror or cause}): make room, "
+            f"or choose another place with --cache"
+        )
+
+
+@dataclass(frozen=True)
+class Demonstrations:
+    """All frames of all datasets, in order; index i is the same frame in every array."""
+
+    images: tuple[np.ndarray, ...]
+    """By dataset: `uint8` (frames, cameras, height, width, 3), on the disk."""
+
+    first: np.ndarray
+    """Index of each dataset's first frame."""
+
+    states: np.ndarray
+    """`float32` (n, proprio)."""
+
+    actions: np.ndarray
+    """`float32` (n, action); the answer to each frame."""
+
+    end: np.ndarray
+    """Index after the last frame of each frame's episode (n,)."""
+
+    sentence: np.ndarray
+    """Index into `sentences` (n,)."""
+
+    sentences: tuple[str, ...]
+
+    held_out: np.ndarray
+    """`bool` (n,): whether the frame's episode is for validation."""
+
+    fingerprint: str
+    """Hash of which episodes there are."""
+
+    sources: tuple[dict[str, Any], ...] = ()
+    """Of each dataset: name, episodes, frames, bytes, and the command that makes it again."""
+
+    @property
+    def training(self) -> np.ndarray:
+        """Return the indices that are trained on."""
+        return np.flatnonzero(~self.held_out)
+
+    @property
+    def validation(self) -> np.ndarray:
+        """Return the indices that are held out."""
+        return np.flatnonzero(self.held_out)
+
+    def pictures(self, index: np.ndarray) -> np.ndarray:
+        """Return `uint8` (n, cameras, height, width, 3)."""
+        dataset = np.searchsorted(self.first, index, side="right") - 1
+        return np.stack([self.images[of][at - self.first[of]] for of, at in zip(dataset, index, strict=True)])
+
+    def chunks(self, index: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the next `length` actions (n, length, action), and whether they are within the episode (n, length)."""
+        wanted = index[:, None] + np.arange(length)
+        within = wanted < self.end[index][:, None]
+        return self.actions[np.minimum(wanted, self.end[index][:, None] - 1)], within
+
+
+def load(directories: Sequence[Path], cameras: Sequence[str], image_px: int, cache: Path) -> Demonstrations:
+    """Return the demonstrations of some datasets; what is not decoded yet is decoded first, with a progress bar.
+
+    Raises:
+        NoDatasetError: If a directory has none.
+        UnfitDemonstrationsError: If one lacks a camera or has images of another size.
+        FrameCacheError: If the decoded frames find no room.
+    """
+    datasets = [Dataset(directory) for directory in directories]
+    for dataset in datasets:
+        _check(dataset, cameras, image_px)
+    rows = [row for dataset in datasets for row in dataset.episodes]
+    lengths = np.array([row["length"] for row in rows])
+    sentences = tuple(sorted({row["tasks"][0] for row in rows}))
+    episodes = [dataset.load(index, cameras=()) for dataset in datasets for index in range(len(dataset))]
+    frames = [sum(row["length"] for row in dataset.episodes) for dataset in datasets]
+    return Demonstrations(
+        images=tuple(_decoded(dataset, cameras, image_px, cache) for dataset in datasets),
+        first=np.cumsum([0, *frames[:-1]]),
+        states=np.concatenate([episode.states for episode in episodes]),
+        actions=np.concatenate([episode.actions for episode in episodes]),
+        end=np.repeat(np.cumsum(lengths), lengths),
+        sentence=np.repeat([sentences.index(row["tasks"][0]) for row in rows], lengths),
+        sentences=sentences,
+        held_out=np.repeat(np.concatenate([_held_out(dataset) for dataset in datasets]), lengths),
+        sources=tuple(map(_source, datasets)),
+        fingerprint=hashlib.sha256("".join(map(_fingerprint, datasets)).encode()).hexdigest()[:12],
+    )
+
+
+def _source(dataset: Dataset) -> dict[str, Any]:
+    """Return what a checkpoint's card says about a dataset."""
+    made = provenance.read(dataset.directory)
+    size = sum(path.stat().st_size for part in ("data", "videos") for path in (dataset.directory / part).rglob("*.*"))
+    found = {
+        "name": dataset.directory.name,
+        "episodes": len(dataset),
+        "frames": sum(row["length"] for row in dataset.episodes),
+        "bytes": size,
+    }
+    if made is None:
+        return found
+    plan = made["plan"]
+    options = {"suite": plan["suite"], "protocol": plan["protocol"]["name"], "episodes": plan["episodes"]}
+    options |= {"seed": plan["seed"], "pushes-hz": plan["pushes_hz"], "out": plan["out"]}
+    return found | {"command": "vla-bench collect " + " ".join(f"--{key} {value}" for key, value in options.items())}
+
+
+def _held_out(dataset: Dataset) -> np.ndarray:
+    """Return which episodes are for validation (episodes,)."""
+    told = np.array([row["tasks"][0] for row in dataset.episodes])
+    nth = np.array([np.count_nonzero(told[: index + 1] == told[index]) for index in range(len(told))])
+    return nth % HOLD_OUT_EVERY == 0
+
+
+def _check(dataset: Dataset, cameras: Sequence[str], image_px: int) -> None:
+    if set(cameras) - set(dataset.cameras):
+        raise UnfitDemonstrationsError(dataset.directory, f"cameras {list(dataset.cameras)}", f"{list(cameras)}")
+    for camera in cameras:
+        shape = tuple(dataset.info["features"][f"observation.images.{camera}"]["shape"])
+        if shape != (image_px, image_px, 3):
+            raise UnfitDemonstrationsError(dataset.directory, f"images {shape}", f"({image_px}, {image_px}, 3)")
+    if not _held_out(dataset).any():
+        raise UnfitDemonstrationsError(dataset.directory, f"fewer than {HOLD_OUT_EVERY} episodes of every task", MANY)
+
+
+def _fingerprint(dataset: Dataset) -> str:
+    """Return a hash of what tells this dataset from any other: every episode's statistics are in its row."""
+    rows = json.dumps(dataset.episodes, sort_keys=True, default=str)
+    return hashlib.sha256(rows.encode()).hexdigest()[:16]
+
+
+def _decoded(dataset: Dataset, cameras: Sequence[str], image_px: int, cache: Path) -> np.ndarray:
+    n_frames = sum(row["length"] for row in dataset.episodes)
+    shape = (n_frames, len(cameras), image_px, image_px, 3)
+    path = cache / f"{_fingerprint(dataset)}-{'-'.join(cameras)}.frames"
+    if not path.exists():
+        _decode(dataset, cameras, shape, path)
+    return np.memmap(path, dtype=np.uint8, mode="r", shape=shape)
+
+
+def _decode(dataset: Dataset, cameras: Sequence[str], shape: tuple[int, ...], path: Path) -> None:
+    partial = path.with_suffix(".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as stream:
+            for index in tqdm(range(len(dataset)), desc=f"decode {dataset.directory.name}", disable=None):
+                episode = dataset.load(index, cameras=cameras)
+                stream.write(np.stack([episode.images[camera] for camera in cameras], axis=1).tobytes())
+        partial.rename(path)
+    except OSError as caught:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise FrameCacheError(path, int(np.prod(shape)), caught) from caught

@@ -1,0 +1,70 @@
+"""Everything that decides the weights besides the demonstrations, and the two presets."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+
+from vla_bench_policies.reference.model import ModelConfig
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained. Equal recipes on equal demonstrations, threads and devices give equal weights."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """Its shape."""
+
+    steps: int = 12_000
+    """Optimiser steps."""
+
+    batch: int = 32
+    """Frames a step."""
+
+    learning_rate: float = 1e-3
+    """At its peak, after the warm-up; a cosine brings it to zero."""
+
+    warmup_steps: int = 300
+    weight_decay: float = 0.05
+    """Of matrices; norms, biases and embeddings have none."""
+
+    clip: float = 1.0
+    """Largest norm of a gradient."""
+
+    ema: float = 0.999
+    """Decay a step of the averaged weights, which are the ones that ship."""
+
+    token_loss: float = 0.05
+    """Weight of the `ar` head's cross-entropy beside the `oft` head's L1."""
+
+    shift_px: int = 4
+    """Largest shift of a training image, edges repeated: relative places in the image stay right."""
+
+    colour: float = 0.2
+    """Largest relative change of brightness, contrast and each channel of a training image."""
+
+    proprio_noise: float = 0.02
+    """Standard deviation of what is added to the normalised proprioception."""
+
+    seed: int = 0
+    """Of the first weights, the batches and what is done to their images."""
+
+    validate_every: int = 500
+    """Steps between two measurements on held-out episodes."""
+
+    @property
+    def hash(self) -> str:
+        """Return the recipe's name in records."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+
+
+PRESETS: dict[str, Recipe] = {
+    "cpu": Recipe(),
+    "gpu": Recipe(
+        model=ModelConfig(patch_px=8, vision_width=192, vision_layers=3, width=256, layers=8, hidden=704),
+        steps=24_000,
+        batch=256,
+        warmup_steps=1_000,
+        validate_every=1_000,
+    ),
+}
+"""Recipes by name: `cpu` for two cores and three hours, `gpu` for one data-centre card and twenty minutes."""

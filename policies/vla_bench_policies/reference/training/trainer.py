@@ -1,0 +1,218 @@
+"""The loop: batches in, weights out, with a record of every hundred steps and a state to go on from."""
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from vla_bench.types import ActionSpec
+from vla_bench_policies.reference.actions import Range
+from vla_bench_policies.reference.checkpoint import Checkpoint
+from vla_bench_policies.reference.model import ReferenceVLA
+from vla_bench_policies.reference.training.batches import Batch, Batches
+from vla_bench_policies.reference.training.frames import Demonstrations
+from vla_bench_policies.reference.training.recipe import Recipe
+from vla_bench_policies.reference.training.state import State
+
+STATE, LOG = "state.safetensors", "log.jsonl"
+SAVE_EVERY = 100
+"""Steps between two states on the disk: what a kill costs at most."""
+
+VALIDATION_FRAMES = 640
+TRANSLATION, ROTATION, GRIPPER = slice(0, 3), slice(3, 6), 6
+
+
+class Trainer:
+    """One training in one directory; made again with the same arguments it goes on."""
+
+    def __init__(
+        self, recipe: Recipe, data: Demonstrations, directory: Path, device: torch.device, spec: ActionSpec
+    ) -> None:
+        """Make the first weights, or take up where the directory has stopped.
+
+        Args:
+            recipe: How.
+            data: On what.
+            directory: Holds the state and the log.
+            device: Where.
+            spec: What the actions mean, for the validation error.
+
+        Raises:
+            OtherTrainingError: If the directory holds a training with another recipe or other demonstrations.
+            CheckpointError: If its state is broken.
+        """
+        self.recipe, self._directory, self._device, self._spec = recipe, directory, device, spec
+        seen = data.training
+        self._actions, self._states = Range.of(data.actions[seen]), Range.of(data.states[seen])
+        torch.manual_seed(recipe.seed)
+        model = ReferenceVLA(recipe.model).to(device)
+        optimiser = _optimiser(model, recipe)
+        averaged = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        self.state = State(model, averaged, optimiser)
+        self._batches = Batches(data, recipe, self._actions, self._states, device)
+        self._origin = {"recipe": recipe.hash, "demonstrations": data.fingerprint}
+        self._n_frames, self._sources = len(seen), list(data.sources)
+        if (directory / STATE).exists():
+            self.state.restore(directory / STATE, self._origin)
+        self._drop_rows_of_the_future()
+
+    def run(self) -> None:
+        """Train until the recipe's last step; whatever interrupts it, the state on the disk is whole.
+
+        Raises:
+            CheckpointWriteError: If the state cannot be written.
+        """
+        bar = tqdm(total=self.recipe.steps, initial=self.state.step, unit="step", disable=None, smoothing=0.05)
+        began = time.monotonic() - self.state.seconds
+        window: list[dict[str, float]] = []
+        try:
+            while self.state.step < self.recipe.steps:
+                window.append(self._advance())
+                self.state.seconds = time.monotonic() - began
+                bar.update()
+                if self.state.step % self.recipe.validate_every == 0 or self.state.step == self.recipe.steps:
+                    found = self.validate()
+                    self._note({"step": self.state.step, **found})
+                    bar.set_postfix_str(f"held-out {found['translation_mm']:.2f} mm")
+                if self.state.step % SAVE_EVERY == 0 or self.state.step == self.recipe.steps:
+                    self._note({"step": self.state.step, "seconds": self.state.seconds, **_mean(window)})
+                    window.clear()
+                    self.state.save(self._directory / STATE, self._origin)
+        finally:
+            bar.close()
+
+    def validate(self) -> dict[str, float]:
+        """Return the averaged weights' errors on held-out episodes.
+
+        `translation_mm` and `rotation_mrad` are mean absolute errors of the chunk's first action, per axis;
+        `chunk_l1` is over the whole chunk, normalised; `gripper` and `token` are shares that are right.
+        """
+        model = self.state.model
+        with torch.no_grad(), self._averaged():
+            rows = [self._errors(batch, model) for batch in self._batches.validation(VALIDATION_FRAMES)]
+        return _mean(rows)
+
+    def checkpoint(self, command: str = "") -> Checkpoint:
+        """Return the averaged weights with all that a policy needs.
+
+        Args:
+            command: What makes it again, for the card.
+        """
+        model = ReferenceVLA(self.recipe.model)
+        model.load_state_dict({name: tensor.cpu() for name, tensor in self.state.averaged.items()})
+        history = {
+            **self._origin,
+            "command": command,
+            "steps": self.state.step,
+            "batch": self.recipe.batch,
+            "seed": self.recipe.seed,
+            "frames": self._n_frames,
+            "sources": self._sources,
+            "threads": torch.get_num_threads(),
+            "seconds": round(self.state.seconds),
+            "device": self._device.type,
+            "torch": torch.__version__,
+            "validation": {key: round(value, 4) for key, value in self.validate().items()},
+        }
+        return Checkpoint(model, self._actions, self._states, history)
+
+    def _advance(self) -> dict[str, float]:
+        """Take one step and return its losses."""
+        rate = learning_rate(self.recipe, self.state.step)
+        for group in self.state.optimiser.param_groups:
+            group["lr"] = rate
+        batch = self._batches.training(self.state.step)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
+            loss, parts = _losses(self.state.model, batch, self.recipe.token_loss)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.state.model.parameters(), self.recipe.clip)
+        self.state.optimiser.step()
+        self.state.optimiser.zero_grad()
+        self.state.step += 1
+        self.state.average(self.recipe.ema)
+        return {**{key: float(value) for key, value in parts.items()}, "gradient": float(norm), "learning_rate": rate}
+
+    def _errors(self, batch: Batch, model: nn.Module) -> dict[str, float]:
+        answer = model(batch.images, batch.tokens, batch.proprio, batch.bins)
+        wrong = (self._actions.restore(answer.chunk) - self._actions.restore(batch.chunk)).abs()[:, 0]
+        opens = self._actions.restore(answer.chunk)[:, 0, GRIPPER] < 0
+        return {
+            "translation_mm": float(wrong[:, TRANSLATION].mean()) * self._spec.translation_m * 1e3,
+            "rotation_mrad": float(wrong[:, ROTATION].mean()) * self._spec.rotation_rad * 1e3,
+            "gripper": float((opens == (self._actions.restore(batch.chunk)[:, 0, GRIPPER] < 0)).float().mean()),
+            "chunk_l1": float(_chunk_loss(answer.chunk, batch)),
+            "token": float((answer.logits.argmax(dim=-1) == batch.bins).float().mean()),
+        }
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Let the model have the averaged weights for a while."""
+        kept = {name: tensor.clone() for name, tensor in self.state.model.state_dict().items()}
+        self.state.model.load_state_dict(self.state.averaged)
+        try:
+            yield
+        finally:
+            self.state.model.load_state_dict(kept)
+
+    def _note(self, row: dict[str, Any]) -> None:
+        with (self._directory / LOG).open("a") as stream:
+            stream.write(json.dumps(row) + "\n")
+
+    def _drop_rows_of_the_future(self) -> None:
+        """Remove what was noted after the state that training goes on from."""
+        rows = [row for row in read_log(self._directory) if row["step"] <= self.state.step]
+        self._directory.mkdir(parents=True, exist_ok=True)
+        (self._directory / LOG).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """Return the rate of a step: linear warm-up, then half a cosine down to zero."""
+    if step < recipe.warmup_steps:
+        return recipe.learning_rate * (step + 1) / recipe.warmup_steps
+    share = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def read_log(directory: Path) -> list[dict[str, Any]]:
+    """Return the rows of a training's log; a line that a kill has cut is left out."""
+    path = directory / LOG
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
+
+
+def _losses(model: nn.Module, batch: Batch, token_weight: float) -> tuple[Tensor, dict[str, Tensor]]:
+    answer = model(batch.images, batch.tokens, batch.proprio, batch.bins)
+    chunk = _chunk_loss(answer.chunk.float(), batch)
+    token = F.cross_entropy(answer.logits.float().flatten(0, 1), batch.bins.flatten())
+    return chunk + token_weight * token, {"chunk": chunk.detach(), "token": token.detach()}
+
+
+def _chunk_loss(chunk: Tensor, batch: Batch) -> Tensor:
+    """Return the mean absolute error over the actions that the episode still has."""
+    wrong = (chunk - batch.chunk).abs().mean(dim=-1)
+    return (wrong * batch.within).sum() / batch.within.sum()
+
+
+def _optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
+    """Return AdamW (Loshchilov and Hutter 2019) that decays matrices and convolutions only."""
+    decayed = [weight for name, weight in model.named_parameters() if weight.ndim >= 2 and "words" not in name]
+    rest = [weight for name, weight in model.named_parameters() if weight.ndim < 2 or "words" in name]
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.95), fused=True)
+
+
+def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
+    return {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]} if rows else {}

@@ -15,16 +15,17 @@ pytest.importorskip("av")
 pytest.importorskip("libero.libero")
 
 from vla_bench import video
+from vla_bench.demonstrations import layout, statistics
+from vla_bench.demonstrations.dataset import Dataset, NoDatasetError
+from vla_bench.demonstrations.writer import DatasetWriteError, DatasetWriter, OtherConditionsError
 from vla_bench.errors import OptionError, RunLockedError
-from vla_bench_envs.libero.demonstrations import collect, layout, statistics
+from vla_bench_envs.libero.demonstrations import collect
 from vla_bench_envs.libero.demonstrations.attempts import MAX_FAILURES_IN_A_ROW, Shelf
 from vla_bench_envs.libero.demonstrations.collect import Collect, Collected
 from vla_bench_envs.libero.demonstrations.crew import CollectorError
-from vla_bench_envs.libero.demonstrations.dataset import Dataset, NoDatasetError
 from vla_bench_envs.libero.demonstrations.initial_states import MIN_DISTANCE_M, InitialStates, NoRoomError
 from vla_bench_envs.libero.demonstrations.pushes import Pushes
 from vla_bench_envs.libero.demonstrations.recording import Recording, record
-from vla_bench_envs.libero.demonstrations.writer import DatasetWriteError, DatasetWriter, OtherConditionsError
 from vla_bench_envs.libero.environment import LiberoEnv
 from vla_bench_envs.libero.experts.policy import ExpertPolicy
 from vla_bench_envs.libero.suites import find_suite

@@ -14,12 +14,12 @@ import torch
 from matplotlib import pyplot as plt
 
 from vla_bench import cli, video
+from vla_bench.demonstrations import statistics
+from vla_bench.demonstrations.layout import Layout
+from vla_bench.demonstrations.writer import DatasetWriter, Episode
 from vla_bench.errors import OptionError, RunLockedError
 from vla_bench.lock import only_writer
 from vla_bench.types import ActionSpec
-from vla_bench_envs.libero.demonstrations import statistics
-from vla_bench_envs.libero.demonstrations.layout import Layout
-from vla_bench_envs.libero.demonstrations.writer import DatasetWriter, Episode
 from vla_bench_policies.reference import checkpoint as checkpoints
 from vla_bench_policies.reference.checkpoint import CheckpointError, CheckpointWriteError
 from vla_bench_policies.reference.model import ModelConfig

@@ -114,11 +114,11 @@ def _validation(found: dict[str, float]) -> str:
 def _success(key: Any, group: pd.DataFrame) -> list[str]:
     policy, suite, protocol = key
     instructions = [task.instruction for task in registry.suite(suite).tasks()]
-    rows = [
-        f"| {task} | {instructions[int(task)]} | {_rate(of_task)} |"
-        for task, of_task in group[group["method"] == tables.REFERENCE_METHOD].groupby("task")
-    ]
     whole = group[group["method"] == tables.REFERENCE_METHOD]
+    rows = [
+        f"| {task} | {instructions[task]} | {_rate(whole[whole['task'] == task])} |"
+        for task in sorted(set(whole["task"]))
+    ]
     title = f"### `{policy}` on {suite}, protocol {protocol.partition(' ')[0]}"
     return [
         "",

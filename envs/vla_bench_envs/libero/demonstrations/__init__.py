@@ -1,12 +1,11 @@
-"""Demonstrations of the scripted experts, as a LeRobot dataset that this project writes and reads itself.
+"""Demonstrations of the scripted experts, collected into a dataset of `vla_bench.demonstrations`.
 
 | file | what it is |
 | --- | --- |
 | `initial_states.py` | where demonstrations start: never where policies are evaluated |
+| `pushes.py` | random pushes of the arm, so that demonstrations show how to come back |
 | `recording.py` | one episode of the expert, played to its retreat, as arrays |
 | `attempts.py` | what was tried, on disk until it is part of the dataset |
-| `statistics.py` | minimum, maximum, mean and deviation of an episode, and of many |
-| `layout.py` | which file of LeRobotDataset v3.0 holds what |
-| `dataset.py` | the dataset's one writer, and its reader |
+| `crew.py` | the processes that play |
 | `collect.py` | `vla-bench collect`: tasks over processes, resumable |
 """

@@ -13,15 +13,15 @@ import numpy as np
 from tqdm import tqdm
 
 from vla_bench import provenance
+from vla_bench.demonstrations import layout
+from vla_bench.demonstrations.layout import Layout
+from vla_bench.demonstrations.writer import DatasetWriteError, DatasetWriter, OtherConditionsError
 from vla_bench.errors import OptionError
 from vla_bench.lock import only_writer
 from vla_bench.protocol import Protocol
 from vla_bench.types import Task
-from vla_bench_envs.libero.demonstrations import layout
 from vla_bench_envs.libero.demonstrations.attempts import Shelf
 from vla_bench_envs.libero.demonstrations.crew import Crew, Job
-from vla_bench_envs.libero.demonstrations.layout import Layout
-from vla_bench_envs.libero.demonstrations.writer import DatasetWriteError, DatasetWriter, OtherConditionsError
 from vla_bench_envs.libero.experts.policy import ExpertPolicy
 from vla_bench_envs.libero.protocols import protocol as preset
 from vla_bench_envs.libero.suites import LiberoSuite, find_suite

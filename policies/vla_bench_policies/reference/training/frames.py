@@ -12,8 +12,8 @@ import numpy as np
 from tqdm import tqdm
 
 from vla_bench import provenance
+from vla_bench.demonstrations.dataset import Dataset
 from vla_bench.errors import VlaBenchError
-from vla_bench_envs.libero.demonstrations.dataset import Dataset
 
 HOLD_OUT_EVERY = 10
 """Of each sentence of a dataset, every tenth episode is for validation and never trained on."""

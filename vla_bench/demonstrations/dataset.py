@@ -11,9 +11,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from vla_bench import video
+from vla_bench.demonstrations import layout
+from vla_bench.demonstrations.layout import ACTION, STATE, place, video_key
 from vla_bench.errors import OptionError, VlaBenchError
-from vla_bench_envs.libero.demonstrations import layout
-from vla_bench_envs.libero.demonstrations.layout import ACTION, STATE, place, video_key
 
 
 class NoDatasetError(VlaBenchError):

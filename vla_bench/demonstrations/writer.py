@@ -17,11 +17,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vla_bench.demonstrations import layout, statistics
+from vla_bench.demonstrations.dataset import read_rows, read_sentences
+from vla_bench.demonstrations.layout import ACTION, STATE, Layout, place, video_key
+from vla_bench.demonstrations.statistics import Statistics
 from vla_bench.errors import VlaBenchError
-from vla_bench_envs.libero.demonstrations import layout, statistics
-from vla_bench_envs.libero.demonstrations.dataset import read_rows, read_sentences
-from vla_bench_envs.libero.demonstrations.layout import ACTION, STATE, Layout, place, video_key
-from vla_bench_envs.libero.demonstrations.statistics import Statistics
 
 
 class OtherConditionsError(VlaBenchError):

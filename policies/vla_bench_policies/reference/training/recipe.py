@@ -61,7 +61,7 @@ PRESETS: dict[str, Recipe] = {
     "cpu": Recipe(),
     "gpu": Recipe(
         model=ModelConfig(patch_px=8, vision_width=192, vision_layers=3, width=256, layers=8, hidden=704),
-        steps=24_000,
+        steps=12_000,
         batch=256,
         warmup_steps=1_000,
         validate_every=1_000,

@@ -5,13 +5,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 EXTRAS := libero,demonstrations,torch,dev
+WORKERS ?= $(shell nproc)
+DATA := $(foreach suite,object goal spatial 10,demonstrations/libero-$(suite)-fast)
 export OMP_NUM_THREADS ?= 1
 export LP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test test-slow check format bench constraints clean
+.PHONY: help setup demo demonstrations reference gpu test test-slow check format bench constraints clean
 
 help:  ## Say what there is
-	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
 
 setup: $(READY)  ## Create .venv with pinned packages, and install what software rendering needs
 
@@ -23,9 +25,22 @@ $(READY): pyproject.toml constraints.txt tools/system_packages.sh
 	touch $@
 
 demo: setup  ## Compare acceleration methods on real LIBERO, in minutes: a table and a figure
-	$(BIN)/vla-bench run --suite libero-object@1 --policy expert:sighted=True --method full --method action-reuse:2 \
+	$(BIN)/vla-bench run --suite libero-object@1 --policy reference --method full --method action-reuse:2 \
 		--method action-reuse:4 --protocol reference-fast --tasks 0 1 2 --episodes 4 --results results/demo
 	$(BIN)/vla-bench figure results/demo --out results/demo/success_latency.png results/demo/success_latency.pdf
+
+demonstrations: setup  ## Collect what the reference VLA is trained on: four suites (2.5 h on 2 cores, 0.6 GB)
+	for suite in object goal spatial 10; do $(BIN)/vla-bench collect --suite libero-$$suite@1 --episodes 50 --pushes-hz 0.5 \
+		--protocol reference-fast --workers $(WORKERS) --out demonstrations/libero-$$suite-fast || exit 1; done
+
+reference: demonstrations  ## Train the reference VLA on a CPU (3 h on 2 cores; run it again to go on)
+	OMP_NUM_THREADS=$(WORKERS) $(BIN)/vla-bench train reference --preset cpu --data $(DATA) --out results/training/cpu
+
+gpu: demonstrations  ## All that waits for a GPU: the large reference VLA, and its success on four suites
+	$(BIN)/vla-bench train reference --preset gpu --data $(DATA) --out results/training/gpu
+	for suite in object spatial goal 10; do $(BIN)/vla-bench run --suite libero-$$suite@1 --episodes 10 --protocol reference-fast \
+		--policy reference:results/training/gpu/checkpoint.safetensors,device=cuda --results results/gpu || exit 1; done
+	$(BIN)/vla-bench train card --weights results/training/gpu/checkpoint.safetensors --results results/gpu
 
 test: setup  ## Lint, and the tests and notebooks that pass in minutes
 	$(BIN)/ruff check .
@@ -48,6 +63,7 @@ bench: setup  ## What the harness, a chunk and a picture cost here
 	$(BIN)/vla-bench floor
 	$(BIN)/python benchmarks/chunk_rendering.py
 	$(BIN)/python benchmarks/render_profiles.py
+	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/reference_step.py
 
 constraints: setup  ## Write the installed versions to constraints.txt
 	(head -n 1 constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed "s|+cpu$$||") > constraints.new

@@ -200,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"vla-bench: {caught}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("vla-bench: interrupted; finished episodes are on disk, run the same command to go on", file=sys.stderr)
+        print("vla-bench: interrupted; what is finished is on disk, run the same command to go on", file=sys.stderr)
         return 130
 
 

@@ -115,6 +115,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
         save_file(tensors, partial, metadata=metadata)
         with partial.open("rb") as stream:
             os.fsync(stream.fileno())
+        partial.chmod(0o644)  # safetensors lets nobody else read it
         partial.replace(path)
     except (SafetensorError, OSError) as caught:  # safetensors has its own error for a full disk
         with suppress(OSError):

@@ -1,0 +1,63 @@
+"""Keys and values at fixed places, one a row, and how many steps ago each was computed."""
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+NEVER = -1
+"""Age of what was not computed since the last reset."""
+
+
+class KeyValueBuffer:
+    """Keys and values of all layers for a batch of prompts.
+
+    One place more than there are rows takes what the padding of a ragged batch writes; nobody sees it.
+    """
+
+    def __init__(self, n_layers: int, batch: int, heads: int, n_rows: int, head_width: int, like: Tensor) -> None:
+        """Allocate zeros in the type and on the device of `like`."""
+        self.keys = like.new_zeros(n_layers, batch, heads, n_rows + 1, head_width)
+        self.values = torch.zeros_like(self.keys)
+        self.n_rows = n_rows
+
+    @property
+    def spare(self) -> int:
+        """Return the place for padding."""
+        return self.n_rows
+
+    def write(self, layer: int, rows: Int[Tensor, "#b q"], key: Tensor, value: Tensor) -> None:
+        """Put keys and values (b, heads, q, head_width) where `rows` says."""
+        if len(rows) == 1:
+            self.keys[layer].index_copy_(2, rows[0], key)
+            self.values[layer].index_copy_(2, rows[0], value)
+            return
+        place = rows[:, None, :, None].expand(key.shape)
+        self.keys[layer].scatter_(2, place, key)
+        self.values[layer].scatter_(2, place, value)
+
+    def all_rows(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Return keys and values of a layer (b, heads, n_rows, head_width), the spare place left out."""
+        return self.keys[layer, :, :, : self.n_rows], self.values[layer, :, :, : self.n_rows]
+
+
+class Ledger:
+    """Age of each visual row at each layer, in steps (a step here is an inference)."""
+
+    def __init__(self, n_layers: int, n_rows: int) -> None:
+        self.ages: Int[np.ndarray, "layers rows"] = np.full((n_layers, n_rows), NEVER)
+        """0 for what this step computed; `NEVER` for what was not computed since the reset."""
+
+    def reset(self) -> None:
+        """Forget everything: nothing may be reused before it is computed again."""
+        self.ages[:] = NEVER
+
+    def advance(self, active_until: Int[np.ndarray, " rows"]) -> None:
+        """Count a step in which each row was computed in the layers below `active_until`."""
+        computed = np.arange(len(self.ages))[:, None] < active_until
+        self.ages = np.where(computed, 0, np.where(self.ages == NEVER, NEVER, self.ages + 1))
+
+    @property
+    def oldest(self) -> Int[np.ndarray, " rows"]:
+        """Return each row's age where it is oldest, that is in its last layers; `NEVER` if a layer has none."""
+        return np.where((self.ages == NEVER).any(axis=0), NEVER, self.ages.max(axis=0))

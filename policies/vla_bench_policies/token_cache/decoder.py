@@ -1,0 +1,207 @@
+"""Decoder layers that the cache can drive one by one: packed Llama weights, or any Llama-family module as it is."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vla_bench.errors import VlaBenchError
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""What a layer calls once it has rotated queries (b, heads, q, w), rotated keys and values (b, kv_heads, q, w): the cache
+keeps keys and values, and returns what the queries have seen (b, heads, q, w)."""
+
+ROWS_ATTENTION = "vla_bench_rows"
+"""Name under which `transformers` knows the attention that asks the cache."""
+
+
+class UnfitDecoderError(VlaBenchError):
+    """Refuse a module whose layers the cache cannot drive."""
+
+    def __init__(self, found: str, expected: str) -> None:
+        super().__init__(f"the decoder {found}; the token cache expects {expected}: use another back-end")
+
+
+class DecoderStack(Protocol):
+    """Layers from embedded rows to hidden states; the cache decides which rows, and what they see."""
+
+    @property
+    def n_layers(self) -> int:
+        """Return the number of layers."""
+        ...
+
+    @property
+    def kv_heads(self) -> int:
+        """Return the number of key/value heads."""
+        ...
+
+    @property
+    def head_width(self) -> int:
+        """Return the width of a head."""
+        ...
+
+    def rotation(self, positions: Int[Tensor, "b q"], like: Tensor) -> tuple[Tensor, Tensor]:
+        """Return cosine and sine of the rotary embedding (b, q, head_width)."""
+        ...
+
+    def layer(self, index: int, x: Float[Tensor, "b q d"], rotation: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
+        """Return the rows after one layer."""
+        ...
+
+    def norm(self, x: Float[Tensor, "b q d"]) -> Float[Tensor, "b q d"]:
+        """Return the hidden states after the last norm."""
+        ...
+
+
+class PackedLlama:
+    """A Llama decoder with fused projections and, on a CPU, weights in the layout that its matrix kernels want.
+
+    Takes any module with the parameter names of `transformers.LlamaModel`; weights are copied, the module stays as it
+    is. Packed products keep their speed down to a few rows, plain ones do not.
+    """
+
+    def __init__(self, module: nn.Module, heads: int, kv_heads: int, rope_theta: float, eps: float) -> None:
+        """Copy the weights.
+
+        Args:
+            module: Has `layers.i.self_attn.{q,k,v,o}_proj`, `layers.i.mlp.{gate,up,down}_proj`,
+                `layers.i.{input,post_attention}_layernorm` and `norm`.
+            heads: Query heads.
+            kv_heads: Key and value heads.
+            rope_theta: Base of the rotary frequencies.
+            eps: Of the norms.
+
+        Raises:
+            UnfitDecoderError: If a parameter is missing, or there is one that this decoder has no place for.
+        """
+        state = {name: weight.detach() for name, weight in module.state_dict().items() if "embed_tokens" not in name}
+        self.n_layers = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("layers."))
+        _check_names(set(state), self.n_layers)
+        self.heads, self.kv_heads, self._eps, self._theta = heads, kv_heads, eps, rope_theta
+        self.head_width = len(state["layers.0.self_attn.q_proj.weight"]) // heads
+        self._final = state["norm.weight"].clone()
+        self._layers = [_PackedLayer(state, f"layers.{index}.") for index in range(self.n_layers)]
+
+    def rotation(self, positions: Int[Tensor, "b q"], like: Tensor) -> tuple[Tensor, Tensor]:
+        """Return cosine and sine; the sine's first half is negative, as `_rotated` wants it."""
+        steps = torch.arange(0, self.head_width, 2, device=positions.device, dtype=torch.float32)
+        angle = positions[..., None].float() * self._theta ** (-steps / self.head_width)
+        cosine, sine = angle.cos(), angle.sin()
+        return torch.cat((cosine, cosine), -1).to(like.dtype), torch.cat((-sine, sine), -1).to(like.dtype)
+
+    def layer(self, index: int, x: Float[Tensor, "b q d"], rotation: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
+        """Return the rows after one layer."""
+        weights = self._layers[index]
+        batch, n_rows, _ = x.shape
+        fused = weights.qkv(F.rms_norm(x, (x.shape[-1],), weights.norm_in, self._eps))
+        fused = fused.view(batch, n_rows, self.heads + 2 * self.kv_heads, self.head_width).transpose(1, 2)
+        both = self.heads + self.kv_heads
+        turned = _rotated(fused[:, :both], rotation)
+        seen = attend(turned[:, : self.heads], turned[:, self.heads :], fused[:, both:])
+        x = x + weights.out(seen.transpose(1, 2).reshape(batch, n_rows, -1))
+        gate, up = weights.gate_up(F.rms_norm(x, (x.shape[-1],), weights.norm_out, self._eps)).chunk(2, dim=-1)
+        return x + weights.down(F.silu(gate) * up)
+
+    def norm(self, x: Float[Tensor, "b q d"]) -> Float[Tensor, "b q d"]:
+        """Return the hidden states after the last norm."""
+        return F.rms_norm(x, (x.shape[-1],), self._final, self._eps)
+
+
+class _PackedLayer:
+    """The weights of one layer."""
+
+    def __init__(self, state: dict[str, Tensor], prefix: str) -> None:
+        attention, network = f"{prefix}self_attn.", f"{prefix}mlp."
+        self.qkv = _linear(torch.cat([state[f"{attention}{name}_proj.weight"] for name in "qkv"]))
+        self.out = _linear(state[f"{attention}o_proj.weight"])
+        self.gate_up = _linear(torch.cat([state[f"{network}{name}_proj.weight"] for name in ("gate", "up")]))
+        self.down = _linear(state[f"{network}down_proj.weight"])
+        self.norm_in = state[f"{prefix}input_layernorm.weight"].clone()
+        self.norm_out = state[f"{prefix}post_attention_layernorm.weight"].clone()
+
+
+def _linear(weight: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return the product with a weight (out, in), packed once on a CPU."""
+    weight = weight.contiguous()
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return lambda x: F.linear(x, weight)
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight)
+    return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "")
+
+
+def _rotated(x: Float[Tensor, "b heads q w"], rotation: tuple[Tensor, Tensor]) -> Float[Tensor, "b heads q w"]:
+    cosine, sine = rotation
+    half = x.shape[-1] // 2
+    return x * cosine[:, None] + torch.cat((x[..., half:], x[..., :half]), dim=-1) * sine[:, None]
+
+
+def _check_names(found: set[str], n_layers: int) -> None:
+    parts = [f"self_attn.{name}_proj" for name in "qkvo"] + [f"mlp.{name}_proj" for name in ("gate", "up", "down")]
+    parts += ["input_layernorm", "post_attention_layernorm"]
+    wanted = {f"layers.{index}.{part}.weight" for index in range(n_layers) for part in parts} | {"norm.weight"}
+    if missing := sorted(wanted - found):
+        raise UnfitDecoderError(f"has no parameter {missing[0]!r}", "Llama's parameters")
+    if more := sorted(found - wanted):
+        raise UnfitDecoderError(f"has a parameter {more[0]!r}", "Llama's parameters and no other")
+
+
+class ModuleStack:
+    """A decoder of `transformers` (Llama, Qwen2, Qwen3, Mistral and their kin), driven layer by layer and not patched.
+
+    Its attention back-end becomes one that asks the cache, by the library's own `AttentionInterface`. So none of the
+    library's caches and masks is in the way: a `StaticCache` would write scattered rows to the wrong places, a missing
+    mask would cut the keys to the first rows, a boolean one would be added as 0 and 1 by the eager attention.
+    """
+
+    def __init__(self, model: Any) -> None:
+        """Take a model such as `LlamaModel`, in evaluation mode; called as a whole it computes what it did before.
+
+        Raises:
+            UnfitDecoderError: If it lacks layers, norm or a rotary embedding, or has attention that slides.
+        """
+        for part in ("layers", "norm", "rotary_emb", "config"):
+            if not hasattr(model, part):
+                raise UnfitDecoderError(f"{type(model).__name__} has no {part!r}", "a text decoder of transformers")
+        config = model.config
+        if any(kind != "full_attention" for kind in getattr(config, "layer_types", None) or ()):
+            raise UnfitDecoderError(f"{type(model).__name__} has sliding attention", "full attention in every layer")
+        _register_attention()
+        model.set_attn_implementation(ROWS_ATTENTION)
+        self._model = model
+        self.n_layers = len(model.layers)
+        self.kv_heads = config.num_key_value_heads
+        self.head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+    def rotation(self, positions: Int[Tensor, "b q"], like: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the model's own rotary embedding returns."""
+        return self._model.rotary_emb(like, position_ids=positions)
+
+    def layer(self, index: int, x: Float[Tensor, "b q d"], rotation: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
+        """Return the rows after one layer."""
+        done = self._model.layers[index](x, position_embeddings=rotation, ask_cache=attend)
+        return done if isinstance(done, Tensor) else done[0]
+
+    def norm(self, x: Float[Tensor, "b q d"]) -> Float[Tensor, "b q d"]:
+        """Return the hidden states after the last norm."""
+        return self._model.norm(x)
+
+
+def _register_attention() -> None:
+    """Make `ROWS_ATTENTION` known: the library's fused attention, unless a cache is to be asked."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.masking_utils import sdpa_mask
+
+    def attention(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **options: Any) -> Any:
+        attend: Attend | None = options.pop("ask_cache", None)
+        if attend is None:
+            return sdpa_attention_forward(module, query, key, value, mask, **options)
+        scaling = options.get("scaling") or query.shape[-1] ** -0.5
+        seen = attend(query * (scaling * query.shape[-1] ** 0.5), key, value)
+        return seen.transpose(1, 2).contiguous(), None
+
+    AttentionInterface.register(ROWS_ATTENTION, attention)
+    AttentionMaskInterface.register(ROWS_ATTENTION, sdpa_mask)

@@ -46,7 +46,8 @@ def main() -> None:
     config = load(find(arguments.weights)).model.config
     n_text = len(tokenizer().encode(SENTENCE))
     lines, medians = [], {}
-    for policy in (ReferencePolicy(arguments.weights, device=arguments.device), AutoregressivePolicy(arguments.weights)):
+    for make in (ReferencePolicy, AutoregressivePolicy):
+        policy = make(arguments.weights, device=arguments.device)
         times = measure(policy)
         medians[policy.head] = times.sum(axis=1).median()
         cost = flops.of_query(config, n_text, policy.head)

@@ -11,10 +11,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from vla_bench import registry
 from vla_bench_policies.reference import flops
 from vla_bench_policies.reference.actions import LEAST_RANGE, N_BINS, Range, from_bins, to_bins
-from vla_bench_policies.reference.decoder import NORM_EPS, ROPE_THETA, Decoder, additive
+from vla_bench_policies.reference.decoder import NORM_EPS, ROPE_THETA, Decoder
 from vla_bench_policies.reference.model import ModelConfig, ReferenceVLA
 from vla_bench_policies.reference.tokenizer import PAD, tokenizer
 from vla_bench_policies.reference.training.recipe import PRESETS
+from vla_bench_policies.token_cache.attention import additive
+from vla_bench_policies.token_cache.cache import Seen, TokenCache
+from vla_bench_policies.token_cache.decoder import PackedLlama
+from vla_bench_policies.token_cache.rule import CacheRule
 
 SMALL = ModelConfig(image_px=32, patch_px=8, vision_width=32, vision_layers=1, width=32, layers=3, heads=4, hidden=80)
 SENTENCE = "put the bowl on the stove"
@@ -34,6 +38,20 @@ def inputs(batch: int = 2, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor, t
     images = torch.randint(0, 256, (batch, 2, 3, 32, 32), generator=generator).float()
     tokens = torch.tensor([tokenizer().encode(SENTENCE)] * batch)
     return images, tokens, torch.randn(batch, 8, generator=generator)
+
+
+def decoded(model: ReferenceVLA, prompt: torch.Tensor, n_text: int) -> torch.Tensor:
+    """The bins of one action, token by token, through the cache."""
+    heads = SMALL.heads
+    stack = PackedLlama(model.decoder, heads, heads, ROPE_THETA, NORM_EPS, packed=False)
+    cache = TokenCache(stack, [CacheRule() for _ in prompt])
+    layout = model.layout(n_text, "ar")
+    hidden = cache.step(prompt, layout, [Seen(np.zeros(1, np.uint8), np.zeros(8), "") for _ in prompt])[:, -1]
+    bins = [model.bin_of(0, hidden)]
+    for entry in range(6):
+        hidden = cache.extend(model.token(entry, bins[-1]), layout.proprio + 1 + entry)
+        bins.append(model.bin_of(entry + 1, hidden))
+    return torch.stack(bins, dim=1)
 
 
 def test_the_decoder_computes_what_a_llama_of_transformers_computes() -> None:
@@ -73,14 +91,14 @@ def test_the_one_pass_answer_is_the_one_that_training_sees(model: ReferenceVLA) 
     filled = torch.nn.functional.pad(tokens, (0, 5), value=PAD)
     with torch.no_grad():
         trained = model(images, filled, proprio, torch.zeros(2, 7, dtype=torch.long)).chunk
-        answered = model.answer(model.see(images), tokens, proprio)
+        answered = model.answer(model.prompt(model.see(images), tokens, proprio))
     torch.testing.assert_close(answered, trained, rtol=1e-4, atol=1e-5)
 
 
 def test_decoding_token_by_token_agrees_with_teacher_forcing(model: ReferenceVLA) -> None:
     images, tokens, proprio = inputs(batch=3)
     with torch.no_grad():
-        bins = model.decode(*model.prefill(model.prompt(model.see(images), tokens, proprio)))
+        bins = decoded(model, model.prompt(model.see(images), tokens, proprio), tokens.shape[1])
         logits = model(images, tokens, proprio, bins).logits
         other = model(images, tokens, proprio, (bins + 1) % N_BINS).logits
     assert torch.equal(logits.argmax(dim=-1), bins)
@@ -105,7 +123,8 @@ def test_every_input_moves_the_answer(model: ReferenceVLA, changed: str) -> None
         "proprio": proprio + 0.5,
     }[changed]
     with torch.no_grad():
-        before, after = (model.answer(model.see(x["images"]), x["tokens"], x["proprio"]) for x in (given, other))
+        prompts = [model.prompt(model.see(x["images"]), x["tokens"], x["proprio"]) for x in (given, other)]
+        before, after = map(model.answer, prompts)
     assert not torch.allclose(before, after, atol=1e-4)
 
 
@@ -125,11 +144,8 @@ def test_the_layout_is_bos_visual_text_proprio_action(model: ReferenceVLA) -> No
 def test_the_formula_counts_what_torch_counts(model: ReferenceVLA, head: str) -> None:
     images, tokens, proprio = inputs(batch=1)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        visual = model.see(images)
-        if head == "oft":
-            model.answer(visual, tokens, proprio)
-        else:
-            model.decode(*model.prefill(model.prompt(visual, tokens, proprio)))
+        prompt = model.prompt(model.see(images), tokens, proprio)
+        _ = model.answer(prompt) if head == "oft" else decoded(model, prompt, tokens.shape[1])
     assert flops.of_query(SMALL, tokens.shape[1], head).total == counter.get_total_flops()
 
 

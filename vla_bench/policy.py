@@ -24,6 +24,9 @@ class ActionChunk:
     stages_ms: dict[str, float] = field(default_factory=dict)
     """Time by stage [ms]; the stages of measurement.md add up to `policy_ms` within 5 %."""
 
+    cache: dict[str, Any] = field(default_factory=dict)
+    """What a cache did, as plain JSON values: ratios, rows a layer, ages; empty without one."""
+
 
 @runtime_checkable
 class Policy(Protocol):

@@ -1,5 +1,6 @@
 """The only loop that steps an environment, and the only clock."""
 
+import json
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -161,4 +162,5 @@ def _query(
         rows_computed=None if chunk.rows_computed is None else int(chunk.rows_computed),
         rows_reused=None if chunk.rows_reused is None else int(chunk.rows_reused),
         stages_ms={str(stage): _finite(ms, stage) for stage, ms in chunk.stages_ms.items()},
+        cache=json.loads(json.dumps(chunk.cache, allow_nan=False)) if chunk.cache else {},  # raises here, not later
     )

@@ -145,9 +145,14 @@ def _episode_row(run: str, record: EpisodeRecord) -> dict[str, object]:
 
 
 def _query_row(query: Query) -> dict[str, object]:
-    """Return a query's facts, with a column of its own for the time of each stage."""
+    """Return a query's facts, with a column of its own for the time of each stage and each fact about a cache."""
     row = asdict(query)
-    return row | {f"stage_ms {name}": value for name, value in row.pop("stages_ms").items()}
+    stages, cache = row.pop("stages_ms"), row.pop("cache")
+    return (
+        row
+        | {f"stage_ms {name}": value for name, value in stages.items()}
+        | {f"cache {name}": value for name, value in cache.items()}
+    )
 
 
 def check_comparable(results: Results) -> None:

@@ -144,6 +144,9 @@ class Query:
     stages_ms: dict[str, float] = field(default_factory=dict)
     """Time by stage [ms] as the policy reports it (`vision`, `prefill`, ...)."""
 
+    cache: dict[str, Any] = field(default_factory=dict)
+    """What a cache did, as the policy reports it: ratios, rows a layer, ages; empty without one."""
+
 
 @dataclass(frozen=True)
 class EpisodeRecord:

@@ -1,5 +1,6 @@
 """What a policy promises."""
 
+import json
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -118,6 +119,10 @@ def _costs_are_plain_numbers(case: Played) -> str | None:
         for name, ms in chunk.stages_ms.items():
             if type(name) is not str or not isinstance(ms, int | float) or not np.isfinite(ms):
                 return f"query {step} has stages_ms[{name!r}]={ms!r}, no finite number"
+        try:
+            json.dumps(chunk.cache, allow_nan=False)
+        except (TypeError, ValueError) as caught:
+            return f"query {step} has cache={chunk.cache!r}, which is no JSON ({caught})"
     return None
 
 

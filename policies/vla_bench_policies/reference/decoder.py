@@ -1,10 +1,11 @@
-"""A causal Llama-style decoder: RMSNorm, rotary positions, SwiGLU, fused attention.
+"""A causal Llama-style decoder, plainly written: RMSNorm, rotary positions, SwiGLU, fused attention.
 
 Parameters have the names of `transformers.LlamaModel`, which computes the same from the same weights; a test compares.
+It is what training uses and what the token cache is compared with; inference goes through `token_cache`.
 """
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -13,21 +14,6 @@ ROPE_THETA = 10_000.0
 
 NORM_EPS = 1e-6
 """Added to the mean square. Source: the default of `transformers.LlamaConfig`, which OpenVLA keeps."""
-
-
-class KeyValueBuffer:
-    """Keys and values of all layers at fixed places, one a row of the prompt."""
-
-    def __init__(self, layers: int, batch: int, heads: int, rows: int, head_width: int, like: Tensor) -> None:
-        """Allocate zeros in the type and on the device of `like`."""
-        self.keys = like.new_zeros(layers, batch, heads, rows, head_width)
-        self.values = torch.zeros_like(self.keys)
-
-    def write(self, layer: int, rows: Int[Tensor, " q"], key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Put keys and values (batch, heads, q, head_width) at `rows`; return those of all rows."""
-        self.keys[layer].index_copy_(2, rows, key)
-        self.values[layer].index_copy_(2, rows, value)
-        return self.keys[layer], self.values[layer]
 
 
 class RMSNorm(nn.Module):
@@ -54,8 +40,7 @@ class Attention(nn.Module):
         self,
         x: Float[Tensor, "b q width"],
         rotation: tuple[Tensor, Tensor],
-        mask: Float[Tensor, "#b 1 q k"] | None,
-        write: "Write | None",
+        mask: Float[Tensor, "#b 1 q q"] | None,
     ) -> Float[Tensor, "b q width"]:
         """Let every row look at the keys that the mask allows; without a mask, at itself and those before it."""
         query, key, value = (
@@ -63,8 +48,6 @@ class Attention(nn.Module):
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         query, key = _rotated(query, *rotation), _rotated(key, *rotation)
-        if write is not None:
-            key, value = write(key, value)
         seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None)
         return self.o_proj(seen.transpose(1, 2).flatten(-2))
 
@@ -91,9 +74,9 @@ class Layer(nn.Module):
         self.self_attn = Attention(width, heads)
         self.mlp = SwiGLU(width, hidden)
 
-    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor | None, write: "Write | None") -> Tensor:
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
         """Return the rows after this layer."""
-        x = x + self.self_attn(self.input_layernorm(x), rotation, mask, write)
+        x = x + self.self_attn(self.input_layernorm(x), rotation, mask)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -110,36 +93,19 @@ class Decoder(nn.Module):
         self,
         x: Float[Tensor, "b q width"],
         positions: Int[Tensor, "#b q"],
-        mask: Float[Tensor, "#b 1 q k"] | None = None,
-        buffer: KeyValueBuffer | None = None,
-        rows: Int[Tensor, " q"] | None = None,
+        mask: Float[Tensor, "#b 1 q q"] | None = None,
     ) -> Float[Tensor, "b q width"]:
         """Return the hidden states after the last norm.
 
         Args:
             x: Embedded rows.
             positions: Of the rows in the prompt, for the rotary embedding.
-            mask: Added to the attention scores, 0 or minus infinity; None is plainly causal, and only right when the
-                rows are all there are.
-            buffer: Keeps keys and values; attention then sees all of its rows, so a mask is needed.
-            rows: Where in the buffer the rows belong.
+            mask: Added to the attention scores, 0 or minus infinity; None is plainly causal.
         """
         rotation = rotary(positions, self.head_width, x.dtype)
-        for index, layer in enumerate(self.layers):
-            write = None if buffer is None or rows is None else Write(buffer, index, rows)
-            x = layer(x, rotation, mask, write)
+        for layer in self.layers:
+            x = layer(x, rotation, mask)
         return self.norm(x)
-
-
-class Write:
-    """A buffer at one layer and at the rows of this forward."""
-
-    def __init__(self, buffer: KeyValueBuffer, layer: int, rows: Tensor) -> None:
-        self._buffer, self._layer, self._rows = buffer, layer, rows
-
-    def __call__(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Write, and return keys and values of all rows."""
-        return self._buffer.write(self._layer, self._rows, key, value)
 
 
 def rotary(positions: Int[Tensor, "b q"], head_width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -153,8 +119,3 @@ def rotary(positions: Int[Tensor, "b q"], head_width: int, dtype: torch.dtype) -
 def _rotated(x: Float[Tensor, "b heads q w"], cosine: Tensor, sine: Tensor) -> Float[Tensor, "b heads q w"]:
     first, second = x.chunk(2, dim=-1)
     return x * cosine + torch.cat((-second, first), dim=-1) * sine
-
-
-def additive(visible: Bool[Tensor, "*shape"], dtype: torch.dtype) -> Float[Tensor, "*shape"]:
-    """Return 0 where a key is visible and minus infinity where not: what fused attention adds without conversion."""
-    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, float("-inf"))

@@ -45,7 +45,7 @@ def of_query(config: ModelConfig, n_text: int, head: Head = "oft") -> Flops:
         answer = _linear(c.chunk, c.width, c.width) + _linear(c.chunk, c.width, c.action_size)
     else:
         n_rows = n_prompt + c.action_size - 1
-        decoder = _decoder(c, n_prompt, n_rows) + (c.action_size - 1) * _decoder(c, 1, n_rows)
+        decoder = _decoder(c, n_prompt, n_prompt) + (c.action_size - 1) * _decoder(c, 1, n_rows)
         answer = c.action_size * _linear(1, c.width, N_BINS)
     return Flops(vision=len(c.cameras) * _camera(c), decoder=decoder, heads=proprio + answer)
 

@@ -17,9 +17,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from vla_bench_policies.reference.actions import N_BINS
-from vla_bench_policies.reference.decoder import Decoder, KeyValueBuffer, additive
+from vla_bench_policies.reference.decoder import Decoder
 from vla_bench_policies.reference.tokenizer import BOS, PAD, tokenizer
 from vla_bench_policies.reference.vision import Projector, VisionTower
+from vla_bench_policies.token_cache.attention import additive
+from vla_bench_policies.token_cache.layout import RowLayout
 
 Head = Literal["oft", "ar"]
 
@@ -64,42 +66,6 @@ class ModelConfig:
     def n_visual(self) -> int:
         """Return the number of visual rows of a step, all views."""
         return len(self.cameras) * self.rows_per_view
-
-
-@dataclass(frozen=True)
-class RowLayout:
-    """Where the prompt's rows are: what a method needs to know about a model."""
-
-    n_views: int
-    rows_per_view: int
-    """Square numbers: a grid in raster order."""
-    n_text: int
-    n_action: int
-
-    @property
-    def visual(self) -> slice:
-        """Return the visual rows, view by view."""
-        return slice(1, 1 + self.n_views * self.rows_per_view)
-
-    @property
-    def text(self) -> slice:
-        """Return the instruction's rows."""
-        return slice(self.visual.stop, self.visual.stop + self.n_text)
-
-    @property
-    def proprio(self) -> int:
-        """Return the row of the robot's own state, the prompt's last one."""
-        return self.text.stop
-
-    @property
-    def action(self) -> slice:
-        """Return the rows that answer."""
-        return slice(self.proprio + 1, self.proprio + 1 + self.n_action)
-
-    @property
-    def n_rows(self) -> int:
-        """Return the number of all rows."""
-        return self.action.stop
 
 
 @dataclass(frozen=True)
@@ -175,44 +141,29 @@ class ReferenceVLA(nn.Module):
         teller = torch.cat((hidden[:, n_prompt - 1 : n_prompt], hidden[:, n_prompt + self.config.chunk :]), dim=1)
         return Answer(self.chunk_head(chunk), torch.einsum("baw,anw->ban", teller, self.bin_heads))
 
-    def answer(
-        self, visual: Float[Tensor, "b visual width"], tokens: Int[Tensor, "b text"], proprio: Float[Tensor, "b p"]
-    ) -> Float[Tensor, "b chunk action"]:
-        """Return the chunk of the `oft` head, in one pass; prompts without PAD only."""
-        prompt = self.prompt(visual, tokens, proprio)
-        x = torch.cat((prompt, self.queries.expand(len(prompt), -1, -1)), dim=1)
+    def rows(self, prompt: Float[Tensor, "b prompt width"], head: Head) -> Float[Tensor, "b rows width"]:
+        """Return the prompt followed by the rows that answer in one pass; the `ar` head's are decoded later."""
+        if head == "ar":
+            return prompt
+        return torch.cat((prompt, self.queries.expand(len(prompt), -1, -1)), dim=1)
+
+    def answer(self, prompt: Float[Tensor, "b prompt width"]) -> Float[Tensor, "b chunk action"]:
+        """Return the chunk of the `oft` head by the plain decoder; prompts without PAD only."""
+        x = self.rows(prompt, "oft")
         positions = torch.arange(x.shape[1], device=x.device)[None]
         return self.chunk_head(self.decoder(x, positions)[:, prompt.shape[1] :])
 
-    def prefill(self, prompt: Float[Tensor, "b prompt width"]) -> tuple[Float[Tensor, "b width"], KeyValueBuffer]:
-        """Return the hidden state of the prompt's last row, and keys and values with room for the action tokens."""
-        batch, n_prompt = prompt.shape[:2]
-        c = self.config
-        n_rows = n_prompt + c.action_size - 1
-        buffer = KeyValueBuffer(c.layers, batch, c.heads, n_rows, c.width // c.heads, prompt)
-        rows = torch.arange(n_prompt, device=prompt.device)
-        mask = self._visible(rows, n_rows, prompt.dtype)
-        return self.decoder(prompt, rows[None], mask, buffer, rows)[:, -1], buffer
+    def bin_of(self, entry: int, hidden: Float[Tensor, "b width"]) -> Int[Tensor, " b"]:
+        """Return the most likely bin of an action's entry, told by the row before it."""
+        return (hidden @ self.bin_heads[entry].T).argmax(dim=-1)
 
-    def decode(self, last: Float[Tensor, "b width"], buffer: KeyValueBuffer) -> Int[Tensor, "b action"]:
-        """Return the bins of one action, most likely token by most likely token, after `prefill`."""
-        n_rows = buffer.keys.shape[3]
-        chosen: list[Tensor] = []
-        for entry in range(self.config.action_size):
-            chosen.append((last @ self.bin_heads[entry].T).argmax(dim=-1))
-            if entry == self.config.action_size - 1:
-                break
-            row = torch.tensor([n_rows - self.config.action_size + 1 + entry], device=last.device)
-            x = self.bins(chosen[-1] + entry * N_BINS)[:, None]
-            last = self.decoder(x, row[None], self._visible(row, n_rows, x.dtype), buffer, row)[:, -1]
-        return torch.stack(chosen, dim=1)
+    def token(self, entry: int, bins: Int[Tensor, " b"]) -> Float[Tensor, "b width"]:
+        """Return the row that tells the decoder the bin of an action's entry."""
+        return self.bins(bins + entry * N_BINS)
 
     def _numbered(self, bins: Int[Tensor, "b action"]) -> Int[Tensor, "b action"]:
         """Return the token of each bin: every entry of an action has its own 256."""
         return bins + N_BINS * torch.arange(bins.shape[1], device=bins.device)
-
-    def _visible(self, rows: Int[Tensor, " q"], n_rows: int, dtype: torch.dtype) -> Float[Tensor, "1 1 q k"]:
-        return additive(torch.arange(n_rows, device=rows.device) <= rows[:, None], dtype)[None, None]
 
     def _both_heads(self, tokens: Tensor, n_prompt: int) -> tuple[Int[Tensor, "b q"], Bool[Tensor, "b 1 q q"]]:
         """Return positions, in which PAD does not count, and who sees whom."""

@@ -1,5 +1,6 @@
 """The reference VLA as the benchmark's policy."""
 
+import copy
 import time
 from importlib.resources import files
 from pathlib import Path
@@ -13,8 +14,12 @@ from vla_bench.policy import ActionChunk
 from vla_bench.types import ActionSpec, Observation, Task
 from vla_bench_policies.reference import checkpoint as checkpoints
 from vla_bench_policies.reference.actions import from_bins
+from vla_bench_policies.reference.decoder import NORM_EPS, ROPE_THETA
 from vla_bench_policies.reference.model import Head
 from vla_bench_policies.reference.tokenizer import tokenizer
+from vla_bench_policies.token_cache.cache import Seen, TokenCache
+from vla_bench_policies.token_cache.decoder import PackedLlama
+from vla_bench_policies.token_cache.rule import CacheRule
 
 WEIGHTS = "weights"
 """Folder of the package that holds the checkpoints that ship."""
@@ -62,6 +67,9 @@ class ReferencePolicy:
         self._execute = execute
         self._device = torch.device(device)
         self._model.to(self._device)
+        heads = self._model.config.heads
+        self._stack = PackedLlama(self._model.decoder, heads, heads, ROPE_THETA, NORM_EPS)
+        self._cache = TokenCache(self._stack, [CacheRule()])
         self._tokens: dict[str, Tensor] = {}
         shown = "" if weights == "cpu" else f":{Path(weights).stem}"
         self.name = f"reference-{self.head}{shown}"
@@ -73,8 +81,20 @@ class ReferencePolicy:
         """Return a hash of weights, shape and vocabulary, with the head and the actions applied of a chunk."""
         return f"{self._checkpoint.sha256[:16]}-{self.head}-{self._execute}"
 
+    @property
+    def rule(self) -> CacheRule:
+        """Return the rule that decides which rows are computed."""
+        return self._cache.rules[0]
+
+    def with_rule(self, rule: CacheRule) -> "ReferencePolicy":
+        """Return a policy with the same weights that follows another rule and remembers nothing yet."""
+        other = copy.copy(self)
+        other._cache = TokenCache(self._stack, [rule])
+        return other
+
     def reset(self, task: Task, seed: int) -> None:
-        """Do nothing: the model has no memory, and no answer is drawn at random."""
+        """Forget the last episode; the model's own answers are not random, a rule may be."""
+        self._cache.reset(0, seed)
 
     @torch.inference_mode()
     def act(self, obs: Observation) -> ActionChunk:
@@ -84,28 +104,40 @@ class ReferencePolicy:
             UnfitObservationError: If the observation lacks a camera or has images of another size.
         """
         watch = _Watch(self._device)
-        images, tokens, proprio = self._inputs(obs)
+        frames = self._frames(obs)
+        images = torch.from_numpy(frames).to(self._device).permute(0, 3, 1, 2).float()[None]
+        tokens, proprio = self._encoded(obs["instruction"]), np.array(obs["proprio"], dtype=np.float32)
+        state = self._checkpoint.states.normalise(torch.from_numpy(proprio).to(self._device))[None]
         watch.lap("preprocess")
         visual = self._model.see(images)
         watch.lap("vision")
-        actions = self._answer(visual, tokens, proprio, watch)
-        actions = self._finished(actions)
+        x = self._model.rows(self._model.prompt(visual, tokens, state), self.head)
+        layout = self._model.layout(tokens.shape[1], self.head)
+        tail = self._cache.step(x, layout, [Seen(frames, proprio, obs["instruction"])])
+        watch.lap("prefill")
+        watch.move("prefill", "gate", self._cache.gate_ms)
+        actions = self._finished(self._answer(tail, layout.proprio, watch))
         watch.lap("postprocess")
-        n_rows = self._model.layout(tokens.shape[1], self.head).n_rows
-        return ActionChunk(actions, rows_computed=n_rows, rows_reused=0, stages_ms=watch.laps_ms)
+        (done,) = self._cache.reports
+        return ActionChunk(
+            actions,
+            rows_computed=done.rows_per_layer[0],
+            rows_reused=done.rows_reused,
+            stages_ms=watch.laps_ms,
+            cache=done.to_dict(),
+        )
 
     def synchronize(self) -> None:
         """Wait for the GPU, if there is one."""
         if self._device.type == "cuda":
             torch.cuda.synchronize()
 
-    def _answer(self, visual: Tensor, tokens: Tensor, proprio: Tensor, watch: "_Watch") -> Tensor:
-        """Return normalised actions (n, action)."""
-        chunk = self._model.answer(visual, tokens, proprio)[0, : self._execute]
-        watch.lap("prefill")
-        return chunk
+    def _answer(self, tail: Tensor, last_row: int, watch: "_Watch") -> Tensor:
+        """Return normalised actions (n, action) from the hidden states behind the visual rows."""
+        return self._model.chunk_head(tail[0, -self._model.config.chunk :][: self._execute])
 
-    def _inputs(self, obs: Observation) -> tuple[Tensor, Tensor, Tensor]:
+    def _frames(self, obs: Observation) -> np.ndarray:
+        """Return the pictures of all views, as an array of their own."""
         config = self._model.config
         size = (config.image_px, config.image_px, 3)
         for camera in config.cameras:
@@ -115,10 +147,7 @@ class ReferencePolicy:
                     f"no camera {camera!r}" if found is None else f"images {found} of {camera!r}",
                     f"{size} of {' and '.join(config.cameras)}",
                 )
-        pictures = torch.from_numpy(np.stack([obs[camera] for camera in config.cameras]))
-        proprio = torch.from_numpy(np.array(obs["proprio"], dtype=np.float32)).to(self._device)
-        images = pictures.to(self._device).permute(0, 3, 1, 2).float()
-        return images[None], self._encoded(obs["instruction"]), self._checkpoint.states.normalise(proprio)[None]
+        return np.stack([obs[camera] for camera in config.cameras])
 
     def _encoded(self, sentence: str) -> Tensor:
         if sentence not in self._tokens:
@@ -142,12 +171,14 @@ class AutoregressivePolicy(ReferencePolicy):
         """Load a checkpoint; see `ReferencePolicy`."""
         super().__init__(weights, execute=1, device=device)
 
-    def _answer(self, visual: Tensor, tokens: Tensor, proprio: Tensor, watch: "_Watch") -> Tensor:
-        last, buffer = self._model.prefill(self._model.prompt(visual, tokens, proprio))
-        watch.lap("prefill")
-        bins = self._model.decode(last, buffer)
+    def _answer(self, tail: Tensor, last_row: int, watch: "_Watch") -> Tensor:
+        size, hidden = self._model.config.action_size, tail[:, -1]
+        bins = [self._model.bin_of(0, hidden)]
+        for entry in range(size - 1):
+            hidden = self._cache.extend(self._model.token(entry, bins[-1]), last_row + 1 + entry)
+            bins.append(self._model.bin_of(entry + 1, hidden))
         watch.lap("decode")
-        return from_bins(bins)
+        return from_bins(torch.stack(bins, dim=1))
 
 
 class _Watch:
@@ -165,6 +196,11 @@ class _Watch:
         now = time.perf_counter()
         self.laps_ms[stage] = (now - self._last) * 1e3
         self._last = now
+
+    def move(self, whole: str, part: str, ms: float) -> None:
+        """Give a part of a stage that was timed inside of it a name of its own."""
+        self.laps_ms[whole] -= ms
+        self.laps_ms[part] = ms
 
 
 def find(weights: str) -> Path:

@@ -4,7 +4,7 @@ layout.py       which rows of a prompt are what: all that an adapter declares
 plan.py         what happens to each visual row at each layer
 rule.py         what decides it: the only place where methods differ
 buffer.py       keys and values, one place a row; how old they are
-decoder.py      a stack of decoder layers that the cache can drive: any Llama-family module of transformers, or packed weights
+decoder.py      layers that the cache can drive: packed Llama weights, or a module of transformers
 attention.py    masks, and the attention of a few chosen rows
 cache.py        the partial forward
 report.py       what caching did in a step

@@ -23,8 +23,8 @@ from vla_bench_policies.token_cache.rule import Attention, CacheRule, Merge, Ste
 class SelfComparisonWarning(UserWarning):
     """A frame is compared with itself: everything looks still, and a reuse rule reuses everything.
 
-    Published evaluators have had this fault with action chunks. Pictures of a simulator can be equal when nothing moves;
-    more often the caller hands over the same buffer twice.
+    Published evaluators have had this fault with action chunks. Pictures of a simulator can be equal when nothing
+    moves; more often the caller hands over the same buffer twice.
     """
 
 
@@ -79,9 +79,7 @@ class TokenCache:
         self._lanes[index].forget()
 
     @torch.inference_mode()
-    def step(
-        self, x: Float[Tensor, "b rows d"], layout: RowLayout, seen: Sequence[Seen]
-    ) -> Float[Tensor, "b tail d"]:
+    def step(self, x: Float[Tensor, "b rows d"], layout: RowLayout, seen: Sequence[Seen]) -> Float[Tensor, "b tail d"]:
         """Return the hidden states of the rows behind the visual ones.
 
         Args:
@@ -136,7 +134,7 @@ class TokenCache:
         self._decoding = stream.shown_by_layer()
         return self._stack.norm(stream.x[:, layout.visual.stop - x.shape[1] :])
 
-    def _timed(self, ask, *arguments):  # noqa: ANN001, ANN202
+    def _timed(self, ask, *arguments):
         began = time.perf_counter()
         answer = ask(*arguments)
         self.gate_ms += (time.perf_counter() - began) * 1e3
@@ -376,7 +374,8 @@ class _Attention:
         for index, watch in enumerate(self._watches):
             if watch is not None:
                 every, _ = self._buffer.all_rows(self._layer)
-                self.found[index] = attention_of(query[index : index + 1, :, watch.at], every[index : index + 1], watch.mask)[0]
+                one = slice(index, index + 1)
+                self.found[index] = attention_of(query[one, :, watch.at], every[one], watch.mask)[0]
         causal = False
         if self._own is None:
             key, value = self._buffer.all_rows(self._layer)

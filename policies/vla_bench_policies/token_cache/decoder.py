@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from vla_bench.errors import VlaBenchError
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""What a layer calls once it has rotated queries (b, heads, q, w), rotated keys and values (b, kv_heads, q, w): the cache
-keeps keys and values, and returns what the queries have seen (b, heads, q, w)."""
+"""What a layer calls once it has rotated queries (b, heads, q, w), rotated keys and values (b, kv_heads, q, w): the
+cache keeps keys and values, and returns what the queries have seen (b, heads, q, w)."""
 
 ROWS_ATTENTION = "vla_bench_rows"
 """Name under which `transformers` knows the attention that asks the cache."""
@@ -63,7 +63,9 @@ class PackedLlama:
     is. Packed products keep their speed down to a few rows, plain ones do not.
     """
 
-    def __init__(self, module: nn.Module, heads: int, kv_heads: int, rope_theta: float, eps: float) -> None:
+    def __init__(
+        self, module: nn.Module, heads: int, kv_heads: int, rope_theta: float, eps: float, packed: bool = True
+    ) -> None:
         """Copy the weights.
 
         Args:
@@ -73,6 +75,7 @@ class PackedLlama:
             kv_heads: Key and value heads.
             rope_theta: Base of the rotary frequencies.
             eps: Of the norms.
+            packed: Whether to pack weights on a CPU; torch's counter of operations does not see packed products.
 
         Raises:
             UnfitDecoderError: If a parameter is missing, or there is one that this decoder has no place for.
@@ -83,7 +86,7 @@ class PackedLlama:
         self.heads, self.kv_heads, self._eps, self._theta = heads, kv_heads, eps, rope_theta
         self.head_width = len(state["layers.0.self_attn.q_proj.weight"]) // heads
         self._final = state["norm.weight"].clone()
-        self._layers = [_PackedLayer(state, f"layers.{index}.") for index in range(self.n_layers)]
+        self._layers = [_PackedLayer(state, f"layers.{index}.", packed) for index in range(self.n_layers)]
 
     def rotation(self, positions: Int[Tensor, "b q"], like: Tensor) -> tuple[Tensor, Tensor]:
         """Return cosine and sine; the sine's first half is negative, as `_rotated` wants it."""
@@ -113,23 +116,23 @@ class PackedLlama:
 class _PackedLayer:
     """The weights of one layer."""
 
-    def __init__(self, state: dict[str, Tensor], prefix: str) -> None:
+    def __init__(self, state: dict[str, Tensor], prefix: str, packed: bool) -> None:
         attention, network = f"{prefix}self_attn.", f"{prefix}mlp."
-        self.qkv = _linear(torch.cat([state[f"{attention}{name}_proj.weight"] for name in "qkv"]))
-        self.out = _linear(state[f"{attention}o_proj.weight"])
-        self.gate_up = _linear(torch.cat([state[f"{network}{name}_proj.weight"] for name in ("gate", "up")]))
-        self.down = _linear(state[f"{network}down_proj.weight"])
+        self.qkv = _linear(torch.cat([state[f"{attention}{name}_proj.weight"] for name in "qkv"]), packed)
+        self.out = _linear(state[f"{attention}o_proj.weight"], packed)
+        self.gate_up = _linear(torch.cat([state[f"{network}{name}_proj.weight"] for name in ("gate", "up")]), packed)
+        self.down = _linear(state[f"{network}down_proj.weight"], packed)
         self.norm_in = state[f"{prefix}input_layernorm.weight"].clone()
         self.norm_out = state[f"{prefix}post_attention_layernorm.weight"].clone()
 
 
-def _linear(weight: Tensor) -> Callable[[Tensor], Tensor]:
+def _linear(weight: Tensor, packed: bool) -> Callable[[Tensor], Tensor]:
     """Return the product with a weight (out, in), packed once on a CPU."""
     weight = weight.contiguous()
-    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+    if not packed or weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return lambda x: F.linear(x, weight)
-    packed = torch.ops.mkldnn._reorder_linear_weight(weight)
-    return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "")
+    ordered = torch.ops.mkldnn._reorder_linear_weight(weight)
+    return lambda x: torch.ops.mkldnn._linear_pointwise(x, ordered, None, "none", [], "")
 
 
 def _rotated(x: Float[Tensor, "b heads q w"], rotation: tuple[Tensor, Tensor]) -> Float[Tensor, "b heads q w"]:

@@ -40,7 +40,7 @@ class RowPlan:
         if self.active_until.shape != self.visible_until.shape or self.active_until.ndim != 1:
             shapes = f"{self.active_until.shape} and {self.visible_until.shape}"
             raise PlanError(f"has shapes {shapes}", "one number a visual row in both")
-        ordered = (0 <= self.active_until) & (self.active_until <= self.visible_until)
+        ordered = (self.active_until >= 0) & (self.active_until <= self.visible_until)
         if not (ordered & (self.visible_until <= self.n_layers)).all():
             row = int(np.flatnonzero(~(ordered & (self.visible_until <= self.n_layers)))[0])
             found = f"computes row {row} until layer {self.active_until[row]}, shows it until {self.visible_until[row]}"
@@ -89,7 +89,7 @@ class RowPlan:
         return float(self.active_until.sum() / (self.n_layers * max(len(self.active_until), 1)))
 
     def check_follows(self, earlier: "RowPlan", layer: int) -> None:
-        """Refuse a plan made at a layer that differs from the one followed so far in what lies behind, or brings back rows.
+        """Refuse a plan made at a layer that changes what lies behind it, or brings back rows.
 
         Raises:
             PlanError: Naming the row.

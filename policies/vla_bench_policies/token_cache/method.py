@@ -1,0 +1,59 @@
+"""A token method: a rule, put into any policy whose decoder a token cache drives."""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from vla_bench.errors import VlaBenchError
+from vla_bench.policy import Policy
+from vla_bench_policies.token_cache.rule import CacheRule
+
+
+class NoTokenRowsError(VlaBenchError):
+    """Refuse to apply a token method to a policy without token rows."""
+
+    def __init__(self, method: str, policy: str) -> None:
+        super().__init__(
+            f"{method!r} chooses token rows, and {policy!r} has none that a cache could keep: apply it to a policy "
+            f"with a token cache such as 'reference'; what fits any policy comes after it: '{method}+action-reuse:2'"
+        )
+
+
+@runtime_checkable
+class TokenPolicy(Policy, Protocol):
+    """A policy whose decoder a token cache drives."""
+
+    @property
+    def rule(self) -> CacheRule:
+        """Return the rule that it follows; a plain `CacheRule` computes everything."""
+        ...
+
+    def with_rule(self, rule: CacheRule) -> "TokenPolicy":
+        """Return a policy with the same weights that follows another rule and remembers nothing yet."""
+        ...
+
+
+@dataclass(frozen=True)
+class TokenMethod:
+    """A method that is a rule and nothing else; subclasses have the rule's constants as fields.
+
+    The rule is made anew at every `apply`, so that no two policies share what it remembers.
+    """
+
+    def rule(self) -> CacheRule:
+        """Return a new rule."""
+        raise NotImplementedError
+
+    @property
+    def name(self) -> str:
+        """Return the specification that makes this method again."""
+        return self.rule().name
+
+    def apply(self, policy: Policy) -> Policy:
+        """Return the policy that follows the rule.
+
+        Raises:
+            NoTokenRowsError: If the policy has no token cache.
+        """
+        if not isinstance(policy, TokenPolicy):
+            raise NoTokenRowsError(self.name, policy.name)
+        return policy.with_rule(self.rule())

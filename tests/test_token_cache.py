@@ -320,13 +320,13 @@ class Narrowing(CacheRule):
     def narrows_at(self, n_layers):
         return (1,)
 
-    def narrow(self, layer, plan, step, attention):
+    def narrow(self, plan, step, inside):
         if self.back:
             return RowPlan.full(N, LAYERS), None
-        looked = attention[0][0, step.layout.visual].numpy()
+        looked = inside.attention[0][0, step.layout.visual].numpy()
         self.found.append(looked)
         least = np.isin(np.arange(N), np.argsort(-looked, kind="stable")[self.keep :])
-        return plan.delete(least, from_layer=layer), None
+        return plan.delete(least, from_layer=inside.layer), None
 
 
 def test_a_rule_may_narrow_by_the_attention_of_this_forward() -> None:
@@ -385,7 +385,8 @@ def test_merged_rows_are_weighted_means_in_the_hidden_stream() -> None:
         def narrows_at(self, n_layers):
             return (0,)
 
-        def narrow(self, layer, plan, step, attention):
+        def narrow(self, plan, step, inside):
+            assert torch.equal(inside.hidden, step.visual)
             weights = np.zeros((1, N))
             weights[0, [1, 2, 5]] = 0.5, 0.25, 0.25
             gone = np.isin(np.arange(N), [2, 5])
@@ -401,7 +402,7 @@ def test_merged_rows_are_weighted_means_in_the_hidden_stream() -> None:
 
 
 def test_a_frame_that_is_compared_with_itself_is_told_once_an_episode() -> None:
-    cache = TokenCache(stack(), [Given(plans=[RowPlan.full(N, LAYERS)] * 5)])
+    cache = TokenCache(stack(), [Given(plans=[RowPlan.full(N, LAYERS)] * 5, compares=True)])
     frames = shown(0)
     cache.step(rows(1), LAYOUT, [frames])
     with pytest.warns(SelfComparisonWarning, match="bit for bit"):

@@ -6,6 +6,7 @@ An installed package adds names by entry points: `vla_bench.suites` names a mapp
 
 import ast
 import inspect
+import pkgutil
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -20,6 +21,8 @@ GROUPS: dict[Kind, str] = {"policy": "vla_bench.policies", "method": "vla_bench.
 SUITE_GROUP = "vla_bench.suites"
 GYMNASIUM_GROUP = "vla_bench.gymnasium"
 COMMAND_GROUP = "vla_bench.commands"
+PACKAGE_GROUP = "vla_bench.method_packages"
+"""Packages whose modules are a method each: `vla_cache.py` with `METHOD = VlaCache` is `vla-cache`."""
 
 _registered: dict[tuple[str, str], Any] = {}
 
@@ -43,7 +46,7 @@ def commands() -> dict[str, Any]:
 
 def names(kind: Kind) -> list[str]:
     """Return the known names, without importing what is behind them."""
-    installed = {entry.name for entry in entry_points(group=GROUPS[kind])}
+    installed = set(_installed(kind))
     return sorted(installed | {name for registered, name in _registered if registered == kind})
 
 
@@ -78,6 +81,18 @@ def method(spec: str) -> Method:
     return parts[0] if len(parts) == 1 else _Composed(tuple(parts))
 
 
+def _installed(kind: Kind) -> dict[str, EntryPoint]:
+    """Return what packages have installed, by name, without importing more than the packages of methods themselves."""
+    found = {entry.name: entry for entry in entry_points(group=GROUPS[kind])}
+    if kind == "method":
+        for entry in entry_points(group=PACKAGE_GROUP):
+            package = _load(entry)
+            for module in pkgutil.iter_modules(package.__path__):
+                name = module.name.replace("_", "-")
+                found[name] = EntryPoint(name, f"{package.__name__}.{module.name}:METHOD", GROUPS[kind])
+    return found
+
+
 def _load(entry: EntryPoint) -> Any:
     try:
         return entry.load()
@@ -90,7 +105,7 @@ def _build(kind: Kind, spec: str) -> Any:
     if (kind, name) in _registered:
         make = _registered[kind, name]
     else:
-        entries = {entry.name: entry for entry in entry_points(group=GROUPS[kind])}
+        entries = _installed(kind)
         if name not in entries:
             raise UnknownNameError(kind, name, names(kind))
         make = _load(entries[name])

@@ -43,3 +43,6 @@ class _Repeating(PolicyWrapper):
     def act(self, obs: Observation) -> ActionChunk:
         chunk = self.inner.act(obs)
         return replace(chunk, actions=np.repeat(chunk.actions, self.repeats, axis=0))
+
+
+METHOD = ActionReuse

@@ -17,3 +17,6 @@ class Full:
     def apply(self, policy: Policy) -> Policy:
         """Return the policy as it is."""
         return policy
+
+
+METHOD = Full

@@ -48,3 +48,22 @@ def attention_of(
     if mask is not None:
         scores = scores + mask.float()
     return scores.softmax(dim=-1).mean(dim=1)
+
+
+def attended_eagerly(
+    query: Float[Tensor, "b heads q w"],
+    key: Float[Tensor, "b kv k w"],
+    value: Float[Tensor, "b kv k w"],
+    mask: Float[Tensor, "b 1 q k"] | None,
+    causal: bool,
+) -> Float[Tensor, "b heads q w"]:
+    """Return what fused attention returns, by whole attention maps as papers compute them to read them."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+    if causal:
+        row = torch.arange(query.shape[2], device=query.device)
+        scores = scores + additive(row <= row[:, None], scores.dtype)
+    if mask is not None:
+        scores = scores + mask
+    return scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype) @ value

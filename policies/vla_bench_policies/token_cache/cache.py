@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,13 +11,13 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from vla_bench_policies.token_cache.attention import additive, attention_of, visible_keys
+from vla_bench_policies.token_cache.attention import additive, attended_eagerly, attention_of, visible_keys
 from vla_bench_policies.token_cache.buffer import NEVER, KeyValueBuffer, Ledger
 from vla_bench_policies.token_cache.decoder import DecoderStack
 from vla_bench_policies.token_cache.layout import RowLayout
 from vla_bench_policies.token_cache.plan import PlanError, RowPlan
 from vla_bench_policies.token_cache.report import CacheReport, report
-from vla_bench_policies.token_cache.rule import Attention, CacheRule, Merge, Step
+from vla_bench_policies.token_cache.rule import Attention, CacheRule, Inside, Merge, Step
 
 
 class SelfComparisonWarning(UserWarning):
@@ -112,15 +112,18 @@ class TokenCache:
     def _step(self, x: Tensor, layout: RowLayout, seen: Sequence[Seen]) -> Tensor:
         self._prepare(x, layout)
         assert self._buffer is not None
-        visual, self.gate_ms = x[:, layout.visual], 0.0
-        steps = [lane.look(one, layout, rows) for lane, one, rows in zip(self._lanes, seen, visual, strict=True)]
+        self.gate_ms = 0.0
+        steps = [
+            lane.look(one, layout, rows, self._stack.project)
+            for lane, one, rows in zip(self._lanes, seen, x, strict=True)
+        ]
         for lane, step in zip(self._lanes, steps, strict=True):
             self._timed(lane.decide, step)
         stream = _Stream(x, layout, self._buffer, self._lanes)
         for index in range(self._stack.n_layers):
             merges = [
-                self._timed(lane.narrow, index, step) if index in lane.narrows else None
-                for lane, step in zip(self._lanes, steps, strict=True)
+                self._timed(lane.narrow, step, index, stream.hidden(which)) if index in lane.narrows else None
+                for which, (lane, step) in enumerate(zip(self._lanes, steps, strict=True))
             ]
             stream.enter(index, self._stack, merges)
             attention = stream.attention(index, [lane.watched.get(index) for lane in self._lanes])
@@ -177,19 +180,17 @@ class _Lane:
         self.forget()
         self.watched = self.rule.watched(layout, self.n_layers)
 
-    def look(self, seen: Seen, layout: RowLayout, visual: Tensor) -> Step:
+    def look(self, seen: Seen, layout: RowLayout, rows: Tensor, project: Callable) -> Step:
         """Return what the rule may look at."""
         if self.prompt != seen.prompt:
             self.forget()
             self.prompt = seen.prompt
         if self.ledger is None:
             self.ledger = Ledger(self.n_layers, layout.n_visual)
-        if self.reference is not None and not self._warned and np.array_equal(self.reference, seen.frames):
-            self._warned = True
-            warnings.warn("the frame equals the one of the last inference bit for bit", SelfComparisonWarning, 3)
+        self._warn_of_self_comparison(seen.frames)
         return Step(
-            layout, self.n_layers, seen.frames, self.reference, seen.proprio, visual, self.ledger.ages,
-            dict(self.attention), self.index, self.rng,
+            layout, self.n_layers, seen.frames, self.reference, seen.proprio, rows, project, self.ledger.ages,
+            self.attention, self.index, self.rng,
         )  # fmt: skip
 
     def decide(self, step: Step) -> None:
@@ -199,16 +200,13 @@ class _Lane:
         self._check(step.layout)
         self._because = "first" if first else "rule" if self.plan.is_full else ""
         self._nominal = 1.0 - self.plan.computed_share()
-        if first:
-            self.narrows = ()
-        else:
-            self.narrows = self.rule.narrows_at(self.n_layers)
+        self.narrows = () if first else self.rule.narrows_at(self.n_layers)
         self.attention = {}
 
-    def narrow(self, layer: int, step: Step) -> Merge | None:
-        """Ask the rule again, now that it can look at this step's attention."""
+    def narrow(self, step: Step, layer: int, hidden: Tensor) -> Merge | None:
+        """Ask the rule again, now that it can look at this step's attention and hidden states."""
         earlier = self.plan
-        self.plan, merge = self.rule.narrow(layer, earlier, step, self.attention)
+        self.plan, merge = self.rule.narrow(earlier, step, Inside(layer, self.attention, hidden))
         self.plan.check_follows(earlier, layer)
         self._check(step.layout)
         return merge
@@ -222,6 +220,14 @@ class _Lane:
         )
         self.reference = seen.frames
         self.index += 1
+
+    def _warn_of_self_comparison(self, frames: np.ndarray) -> None:
+        """Warn, once an episode, when a rule that compares frames is given the same one twice."""
+        if self._warned or not self.rule.compares or self.reference is None:
+            return
+        if np.array_equal(self.reference, frames):
+            self._warned = True
+            warnings.warn("the frame equals the one of the last inference bit for bit", SelfComparisonWarning, 4)
 
     def _check(self, layout: RowLayout) -> None:
         """Refuse a plan for another number of rows, or one that reuses what was never computed."""
@@ -242,6 +248,7 @@ class _Stream:
     def __init__(self, x: Tensor, layout: RowLayout, buffer: KeyValueBuffer, lanes: Sequence[_Lane]) -> None:
         self.x, self._layout, self._buffer, self._lanes = x, layout, buffer, lanes
         self._given = x.shape[1]
+        self._eager = any(lane.rule.eager for lane in lanes)
         self._places = [np.arange(self._given) for _ in lanes]
         """The rows of the prompt that `x` holds, by lane; padding is in front."""
         self._shown: list[Tensor] = []
@@ -262,10 +269,21 @@ class _Stream:
             self._arrange(active, shown, stack)
         self._shown.append(self._visible)
 
+    def hidden(self, index: int) -> Float[Tensor, "visual d"]:
+        """Return the visual rows of a lane, zero where one has left."""
+        places, first = self._places[index], self._layout.visual.start
+        where = np.flatnonzero((places >= first) & (places < self._layout.visual.stop))
+        rows = self.x.new_zeros(self._layout.n_visual, self.x.shape[-1])
+        device, front = self.x.device, self.x.shape[1] - len(places)
+        rows[torch.from_numpy(places[where] - first).to(device)] = self.x[
+            index, torch.from_numpy(where + front).to(device)
+        ]
+        return rows
+
     def attention(self, layer: int, watched: Sequence[np.ndarray | None]) -> "_Attention":
         """Return what a layer calls."""
         own = None if self._own is None else (self._own, self._layout.bidirectional)
-        return _Attention(self._buffer, layer, self._rows, self._mask, own, self._watches(watched))
+        return _Attention(self._buffer, layer, self._rows, self._mask, own, self._watches(watched), self._eager)
 
     def shown_by_layer(self) -> list[Tensor]:
         """Return, by layer, which rows of the buffer are seen by rows that come after the prompt (b, n_rows)."""
@@ -323,6 +341,7 @@ class _Stream:
             if rows is None:
                 found.append(None)
                 continue
+            rows = rows[rows < self._given]  # places for rows that come after the prompt hold nothing yet
             places = self._places[index]
             at = torch.from_numpy(np.searchsorted(places, rows) + self.x.shape[1] - len(places)).to(self.x.device)
             position = torch.from_numpy(np.asarray(rows)).to(self.x.device)[None]
@@ -363,9 +382,10 @@ class _Attention:
         mask: Tensor | None,
         own: tuple[Tensor, bool] | None = None,
         watches: Sequence[_Watch | None] = (),
+        eager: bool = False,
     ) -> None:
         self._buffer, self._layer, self._rows, self._mask, self._own = buffer, layer, rows, mask, own
-        self._watches = watches
+        self._watches, self._eager = watches, eager
         self.found: list[Float[Tensor, "rows n_rows"] | None] = [None] * len(watches)
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -381,5 +401,7 @@ class _Attention:
             key, value = self._buffer.all_rows(self._layer)
         else:
             causal = not self._own[1]
+        if self._eager:
+            return attended_eagerly(query, key, value, self._mask, causal)
         shared = query.shape[1] != key.shape[1]
         return F.scaled_dot_product_attention(query, key, value, self._mask, is_causal=causal, enable_gqa=shared)

@@ -55,6 +55,10 @@ class DecoderStack(Protocol):
         """Return the hidden states after the last norm."""
         ...
 
+    def project(self, index: int, x: Float[Tensor, "q d"]) -> tuple[Tensor, Tensor]:
+        """Return a layer's queries (heads, q, w) and keys (kv_heads, q, w) for its input, before their rotation."""
+        ...
+
 
 class PackedLlama:
     """A Llama decoder with fused projections and, on a CPU, weights in the layout that its matrix kernels want.
@@ -111,6 +115,15 @@ class PackedLlama:
     def norm(self, x: Float[Tensor, "b q d"]) -> Float[Tensor, "b q d"]:
         """Return the hidden states after the last norm."""
         return F.rms_norm(x, (x.shape[-1],), self._final, self._eps)
+
+    def project(self, index: int, x: Float[Tensor, "q d"]) -> tuple[Tensor, Tensor]:
+        """Return a layer's queries and keys before their rotation."""
+        weights = self._layers[index]
+        fused = weights.qkv(F.rms_norm(x, (x.shape[-1],), weights.norm_in, self._eps)).unflatten(
+            -1, (-1, self.head_width)
+        )
+        fused = fused.transpose(0, 1)
+        return fused[: self.heads], fused[self.heads : self.heads + self.kv_heads]
 
 
 class _PackedLayer:
@@ -190,6 +203,16 @@ class ModuleStack:
     def norm(self, x: Float[Tensor, "b q d"]) -> Float[Tensor, "b q d"]:
         """Return the hidden states after the last norm."""
         return self._model.norm(x)
+
+    def project(self, index: int, x: Float[Tensor, "q d"]) -> tuple[Tensor, Tensor]:
+        """Return a layer's queries and keys before their rotation, and before the norms that Qwen3 gives them."""
+        layer = self._model.layers[index]
+        normed, attention = layer.input_layernorm(x), layer.self_attn
+        query, key = (
+            projection(normed).unflatten(-1, (-1, self.head_width)).transpose(0, 1)
+            for projection in (attention.q_proj, attention.k_proj)
+        )
+        return query, key
 
 
 def _register_attention() -> None:

@@ -65,6 +65,10 @@ class RowLayout:
         """Return the visual rows of a view, counted among the visual rows."""
         return slice(index * self.rows_per_view, (index + 1) * self.rows_per_view)
 
+    def answering(self) -> Int[np.ndarray, " rows"]:
+        """Return the rows of text, proprioception and action, in order: text first."""
+        return np.arange(self.text.start, self.n_rows)
+
     def rest(self) -> Int[np.ndarray, " rest"]:
         """Return the rows that are not visual; they are computed in every step."""
         rows = np.arange(self.n_rows)

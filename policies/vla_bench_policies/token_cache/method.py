@@ -1,9 +1,9 @@
 """A token method: a rule, put into any policy whose decoder a token cache drives."""
 
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, fields
+from typing import ClassVar, Protocol, runtime_checkable
 
-from vla_bench.errors import VlaBenchError
+from vla_bench.errors import OptionError, VlaBenchError
 from vla_bench.policy import Policy
 from vla_bench_policies.token_cache.rule import CacheRule
 
@@ -39,14 +39,23 @@ class TokenMethod:
     The rule is made anew at every `apply`, so that no two policies share what it remembers.
     """
 
+    NAME: ClassVar[str] = ""
+    """What the command line calls it."""
+
     def rule(self) -> CacheRule:
         """Return a new rule."""
         raise NotImplementedError
 
     @property
     def name(self) -> str:
-        """Return the specification that makes this method again."""
-        return self.rule().name
+        """Return the specification that makes this method again: the first field, and what differs from the default."""
+        values = [repr(getattr(self, own.name)) for own in fields(self)]
+        shown = [
+            value if index == 0 else f"{own.name.replace('_', '-')}={value}"
+            for index, (own, value) in enumerate(zip(fields(self), values, strict=True))
+            if index == 0 or getattr(self, own.name) != own.default
+        ]
+        return f"{self.NAME}:{','.join(shown)}" if shown else self.NAME
 
     def apply(self, policy: Policy) -> Policy:
         """Return the policy that follows the rule.
@@ -57,3 +66,13 @@ class TokenMethod:
         if not isinstance(policy, TokenPolicy):
             raise NoTokenRowsError(self.name, policy.name)
         return policy.with_rule(self.rule())
+
+
+def check_share(method: str, field: str, value: object) -> None:
+    """Refuse what is no share.
+
+    Raises:
+        OptionError: If it is not a number from 0 to 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise OptionError(f"{method}: {field}", value, f"a share from 0 to 1, as in '{method}:0.6'")

@@ -1,5 +1,6 @@
 """What decides which rows are recomputed: the only place where token methods differ."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -36,8 +37,11 @@ class Step:
     proprio: Float[np.ndarray, " p"]
     """As observed, in the environment's units."""
 
-    visual: Float[Tensor, "visual d"]
-    """Visual rows as the decoder gets them now."""
+    rows: Float[Tensor, "rows d"]
+    """All rows of the prompt as the decoder gets them now."""
+
+    project: Callable[[int, Tensor], tuple[Tensor, Tensor]]
+    """Returns the queries and keys (heads, rows, w) that a layer makes of rows (rows, d), before their rotation."""
 
     ages: Int[np.ndarray, "layers visual"]
     """Steps since each row was computed at each layer, before this step; `buffer.NEVER` after a reset."""
@@ -51,9 +55,27 @@ class Step:
     rng: np.random.Generator
     """For whatever is random, seeded by the episode."""
 
+    @property
+    def visual(self) -> Float[Tensor, "visual d"]:
+        """Return the visual rows as the decoder gets them now."""
+        return self.rows[self.layout.visual]
+
     def full(self) -> RowPlan:
         """Return the plan that recomputes everything."""
         return RowPlan.full(self.layout.n_visual, self.n_layers)
+
+
+@dataclass(frozen=True)
+class Inside:
+    """What a rule may look at in the middle of a forward, before some layer."""
+
+    layer: int
+
+    attention: Attention
+    """Watched in the layers before it."""
+
+    hidden: Float[Tensor, "visual d"]
+    """Visual rows in the stream; zero where a row has left it."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +105,12 @@ class CacheRule:
     first_is_full: bool = field(default=True, kw_only=True)
     """Whether the rule is not asked in the first step after a reset, because it reuses or compares."""
 
+    compares: bool = field(default=False, kw_only=True)
+    """Whether the rule compares frames, so that a frame compared with itself is worth a warning."""
+
+    eager: bool = field(default=False, kw_only=True)
+    """Whether attention is computed as whole maps instead of by the fused kernel: the slow reference of some papers."""
+
     def reset(self) -> None:
         """Forget the episode."""
 
@@ -98,8 +126,8 @@ class CacheRule:
         """Return the layers before which `narrow` is asked; none by default."""
         return ()
 
-    def narrow(self, layer: int, plan: RowPlan, step: Step, attention: Attention) -> tuple[RowPlan, Merge | None]:
-        """Return the plan from this layer on, by the attention watched in the layers before it."""
+    def narrow(self, plan: RowPlan, step: Step, inside: Inside) -> tuple[RowPlan, Merge | None]:
+        """Return the plan from `inside.layer` on, and what to merge before the rows that leave are gone."""
         return plan, None
 
 

@@ -1,0 +1,111 @@
+"""SparseVLM (Zhang et al. 2024, arXiv:2410.04417): delete what the text does not ask for, and recycle some of it."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vla_bench_policies.token_cache.layout import RowLayout
+from vla_bench_policies.token_cache.method import TokenMethod, check_share
+from vla_bench_policies.token_cache.patches import chosen, highest
+from vla_bench_policies.token_cache.plan import RowPlan
+from vla_bench_policies.token_cache.rule import CacheRule, Inside, Merge, Step, at_depth
+
+STAGES = ((2, 300 / 576), (6, 200 / 576), (15, 110 / 576))
+"""Layer of 32, and share of the visual rows that are left from it on. Source: the paper's budgets."""
+
+RECYCLED = 0.3
+"""Of the rows that are dropped, the share that is clustered and merged. Source: the paper."""
+
+ROWS_PER_CLUSTER = 10
+"""Choice: the paper gives the number of clusters as a share (theta) without its value."""
+
+NEIGHBOURS = 5
+"""Of a row, whose distances give its density. Choice."""
+
+
+@dataclass(frozen=True)
+class SparseVlm(TokenMethod):
+    """Keep, at three depths, the rows that the rater words attend to most; merge the best of the rest."""
+
+    NAME: ClassVar[str] = "sparsevlm"
+
+    budget: float = 1.0
+    """Multiplies the published budgets, at most to all rows; 2.0 keeps everything in the first stage."""
+
+    recycled: float = RECYCLED
+    """Share of the dropped rows that is merged into new ones; 0 only deletes."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no share."""
+        check_share(self.NAME, "recycled", self.recycled)
+        check_share(self.NAME, "budget", self.budget / 6)
+
+    def rule(self) -> CacheRule:
+        """Return a new rule."""
+        return _SparseVlm(self.name, self.budget, self.recycled, first_is_full=False)
+
+
+@dataclass
+class _SparseVlm(CacheRule):
+    budget: float = 1.0
+    recycled: float = RECYCLED
+    raters: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def plan(self, step: Step) -> RowPlan:
+        self.raters = raters(step.rows[step.layout.text], step.visual)
+        return step.full()
+
+    def watched(self, layout: RowLayout, n_layers: int) -> dict[int, np.ndarray]:
+        text = np.arange(layout.text.start, layout.text.stop)
+        return {layer - 1: text for layer in self._kept(n_layers)}
+
+    def narrows_at(self, n_layers: int) -> tuple[int, ...]:
+        return tuple(self._kept(n_layers))
+
+    def narrow(self, plan: RowPlan, step: Step, inside: Inside) -> tuple[RowPlan, Merge | None]:
+        n_rows = step.layout.n_visual
+        looked = inside.attention[inside.layer - 1][self.raters, step.layout.visual].mean(dim=0).cpu().numpy()
+        active = plan.active(inside.layer)
+        looked = np.where(active, looked, -1.0)
+        n_kept = min(int(active.sum()), round(self._kept(step.n_layers)[inside.layer] * n_rows))
+        ranked = highest(looked, int(active.sum()))
+        kept, dropped = ranked[:n_kept], ranked[n_kept:]
+        recycled = dropped[: int(self.recycled * len(dropped))]
+        merge = merged(recycled, inside.hidden) if len(recycled) else None
+        stays = np.concatenate((kept, merge.targets)) if merge is not None else kept
+        return plan.delete(~chosen(stays, n_rows), from_layer=inside.layer), merge
+
+    def _kept(self, n_layers: int) -> dict[int, float]:
+        """Return the share that is left, by layer; where several stages fall on one layer, the last one's."""
+        return {at_depth(layer, n_layers): min(1.0, share * self.budget) for layer, share in STAGES}
+
+
+def raters(text: Tensor, visual: Tensor) -> Tensor:
+    """Return the words whose mean softmax relevance to the image is above the mean (paper)."""
+    relevance = (visual @ text.T).softmax(dim=-1).mean(dim=0)
+    return torch.nonzero(relevance >= relevance.mean())[:, 0]
+
+
+def merged(rows: np.ndarray, hidden: Tensor) -> Merge:
+    """Return the merge of rows around density peaks: each cluster becomes its mean, at its centre's place."""
+    n_clusters = max(1, len(rows) // ROWS_PER_CLUSTER)
+    features = hidden[torch.from_numpy(rows).to(hidden.device)].float().cpu()
+    distance = torch.cdist(features, features) / features.shape[1] ** 0.5
+    nearest = distance.topk(min(NEIGHBOURS, len(rows)), largest=False).values
+    density = (-(nearest**2).mean(dim=1)).exp()
+    denser = density[None] > density[:, None]
+    to_denser = distance.masked_fill(~denser, float("inf")).min(dim=1).values
+    to_denser = torch.where(torch.isinf(to_denser), distance.max(), to_denser)
+    centres = highest((density * to_denser).numpy(), n_clusters)
+    member = distance[:, torch.from_numpy(centres)].argmin(dim=1).numpy()
+    weights = np.zeros((n_clusters, len(hidden)))
+    for cluster in range(n_clusters):
+        own = rows[member == cluster]
+        weights[cluster, own] = 1 / max(1, len(own))
+    return Merge(rows[centres], weights)
+
+
+METHOD = SparseVlm

@@ -1,0 +1,97 @@
+"""VLA-ADP (arXiv:2509.22093): prune while the arm moves coarsely."""
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+
+from vla_bench_policies.token_cache.method import TokenMethod, check_share
+from vla_bench_policies.token_cache.patches import chosen, highest
+from vla_bench_policies.token_cache.plan import RowPlan
+from vla_bench_policies.token_cache.rule import CacheRule, Step
+
+SPLIT = {1: (1.0,), 2: (0.4, 0.6)}
+"""Part of the budget for the main and the wrist view (paper)."""
+
+WINDOW = 2
+"""Former chunks whose travel the newest is compared with (paper)."""
+
+MOST_IN_A_ROW = 3
+"""Pruned chunks after which one is computed in full (paper)."""
+
+POSITION = slice(0, 3)
+"""Entries of the proprioception that are the end effector's position [m]."""
+
+
+@dataclass(frozen=True)
+class VlaAdp(TokenMethod):
+    """Delete, before the decoder, the rows that the text's queries of the first layer match least."""
+
+    NAME: ClassVar[str] = "vla-adp"
+
+    keep: float = 0.75
+    """Share of the visual rows that stays in a pruned step; the paper's grid is 0.3 to 0.75. 1 is the exact setting."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no share."""
+        check_share(self.NAME, "keep", self.keep)
+
+    def rule(self) -> CacheRule:
+        """Return a new rule."""
+        return _VlaAdp(self.name, self.keep, first_is_full=False)
+
+
+@dataclass
+class _VlaAdp(CacheRule):
+    keep: float = 0.75
+    position: np.ndarray | None = None
+    travels: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW + 1))
+    n_pruned: int = 0
+
+    def reset(self) -> None:
+        self.position, self.n_pruned = None, 0
+        self.travels.clear()
+
+    def plan(self, step: Step) -> RowPlan:
+        if not self._prunes(step):
+            self.n_pruned = 0
+            return step.full()
+        self.n_pruned += 1
+        layout, scores = step.layout, self._scores(step)
+        kept = [
+            highest(scores[view], count) + view.start
+            for view, count in zip(map(layout.view, range(layout.n_views)), self._budgets(step), strict=True)
+        ]
+        return step.full().delete(~chosen(np.concatenate(kept), layout.n_visual))
+
+    def _prunes(self, step: Step) -> bool:
+        """Say whether the last chunk was a coarse movement (paper)."""
+        position = step.proprio[POSITION]
+        if self.position is not None:
+            self.travels.append(float(np.linalg.norm(position - self.position)))
+        self.position = position
+        if len(self.travels) <= WINDOW or self.n_pruned >= MOST_IN_A_ROW:
+            return False
+        *former, newest = self.travels
+        return newest >= min(former)  # at least the greatest: prune; below the least: full; between: prune
+
+    def _scores(self, step: Step) -> np.ndarray:
+        """Return each visual row's match with the text, mean over heads and words (paper)."""
+        query, _ = step.project(0, step.rows[step.layout.text])
+        _, key = step.project(0, step.visual)
+        key = key.repeat_interleave(len(query) // len(key), dim=0)
+        return ((query @ key.transpose(-1, -2)).mean(dim=(0, 1)) * query.shape[-1] ** -0.5).float().cpu().numpy()
+
+    def _budgets(self, step: Step) -> list[int]:
+        """Return how many rows of each view stay; what one view cannot take goes to the others."""
+        layout = step.layout
+        total = round(self.keep * layout.n_visual)
+        parts = SPLIT.get(layout.n_views, (1 / layout.n_views,) * layout.n_views)
+        budgets = [min(layout.rows_per_view, round(part * total)) for part in parts]
+        for view in range(layout.n_views):
+            budgets[view] += min(layout.rows_per_view - budgets[view], max(0, total - sum(budgets)))
+        return budgets
+
+
+METHOD = VlaAdp

@@ -1,0 +1,46 @@
+"""What raw pixels say about each visual row: the model's own patches, after crop and resize, before any network."""
+
+import numpy as np
+from jaxtyping import Float32, Int, UInt8
+
+
+def patches(frames: UInt8[np.ndarray, "views px px 3"], grid: int) -> Float32[np.ndarray, "rows values"]:
+    """Return the pixels of each visual row's patch, view by view in raster order."""
+    views, px = frames.shape[:2]
+    side = px // grid
+    cut = frames.reshape(views, grid, side, grid, side, 3).transpose(0, 1, 3, 2, 4, 5)
+    return cut.reshape(views * grid * grid, -1).astype(np.float32)
+
+
+def difference(
+    frames: UInt8[np.ndarray, "views px px 3"], reference: UInt8[np.ndarray, "views px px 3"], grid: int
+) -> Float32[np.ndarray, " rows"]:
+    """Return each patch's mean absolute change, in grey levels of 255."""
+    return np.abs(patches(frames, grid) - patches(reference, grid)).mean(axis=1)
+
+
+def cosine_similarity(
+    frames: UInt8[np.ndarray, "views px px 3"], reference: UInt8[np.ndarray, "views px px 3"], grid: int
+) -> Float32[np.ndarray, " rows"]:
+    """Return the cosine between a patch's pixels now and then; two black patches are equal."""
+    now, then = patches(frames, grid), patches(reference, grid)
+    norms = np.linalg.norm(now, axis=1) * np.linalg.norm(then, axis=1)
+    alike = (now * then).sum(axis=1) / np.maximum(norms, 1e-12)
+    return np.where(norms > 0, alike, (now == then).all(axis=1)).astype(np.float32)
+
+
+def lowest(scores: np.ndarray, count: int) -> Int[np.ndarray, " count"]:
+    """Return the rows with the lowest scores, lowest first; ties go to the lower row."""
+    return np.argsort(scores, kind="stable")[:count]
+
+
+def highest(scores: np.ndarray, count: int) -> Int[np.ndarray, " count"]:
+    """Return the rows with the highest scores, highest first; ties go to the lower row."""
+    return np.argsort(-np.asarray(scores, dtype=np.float64), kind="stable")[:count]
+
+
+def chosen(rows: np.ndarray, n_rows: int) -> np.ndarray:
+    """Return a mask (n_rows,) of these rows."""
+    mask = np.zeros(n_rows, dtype=bool)
+    mask[rows] = True
+    return mask

@@ -1,0 +1,257 @@
+"""Every token method keeps the contract of a method, and does what its paper says."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from pictures import SMALL, TASK, PictureEnv, save_checkpoint
+from toy import ToyPolicy
+
+from vla_bench import registry
+from vla_bench.errors import OptionError
+from vla_bench.testing import check_method
+from vla_bench_policies.methods import sparsevlm, vla_cache, vla_pruner
+from vla_bench_policies.reference.policy import AutoregressivePolicy, ReferencePolicy
+from vla_bench_policies.token_cache import patches
+from vla_bench_policies.token_cache.layout import RowLayout
+from vla_bench_policies.token_cache.method import NoTokenRowsError, TokenMethod
+
+EXACT = {
+    "full-eager": None,
+    "random:0.6": "random:0",
+    "pixel-difference:0.6": "pixel-difference:0",
+    "attention-topk:0.5": "attention-topk:1",
+    "fixed-grid:0.5": "fixed-grid:1",
+    "keyframe:2": "keyframe:1",
+    "vla-cache:0.996": "vla-cache:1.1",
+    "fastv:0.5": "fastv:0",
+    "sparsevlm:1.0": "sparsevlm:6",
+    "vla-adp:0.75": "vla-adp:1",
+    "vla-pruner:0.5": "vla-pruner:1",
+    "specprune:0.2": "specprune:1,precise=1",
+    "random:0.8+refresh:2": "random:0.8+refresh:1",
+    "vla-cache:0.996+refresh:3": "vla-cache:0.9+refresh:1",
+    "pixel-difference:0.6+action-reuse:2": "pixel-difference:0+action-reuse:1",
+}
+"""Methods, and the setting of each at which it must change no action."""
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(save_checkpoint(tmp_path_factory.mktemp("weights") / "small.safetensors"))
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+def play(policy, n_steps: int = 12, seed: int = 0) -> list:
+    """The answers of a policy, of whose chunks one action each is applied."""
+    env = PictureEnv()
+    obs, _ = env.reset(options={"init_state": 1})
+    policy.reset(TASK, seed)
+    answers = []
+    for _ in range(n_steps):
+        answers.append(policy.act(obs))
+        obs, *_ = env.step(answers[-1].actions[0])
+    return answers
+
+
+def test_every_method_of_the_package_is_tested_here() -> None:
+    tested = {part.partition(":")[0] for spec in EXACT for part in spec.split("+")}
+    assert tested == set(registry.names("method")) - {"full"}
+
+
+@pytest.mark.parametrize("spec", EXACT)
+def test_a_method_keeps_its_contract_and_changes_no_action_at_its_exact_setting(spec: str, weights: str) -> None:
+    exact = EXACT[spec] and registry.method(EXACT[spec])
+    check_method(registry.method(spec), lambda: ReferencePolicy(weights), PictureEnv(), TASK, exact)
+
+
+@pytest.mark.parametrize("spec", ["random:0.6", "fastv:0.5", "vla-cache:0.99", "keyframe:3"])
+def test_methods_work_on_the_autoregressive_head_too(spec: str, weights: str) -> None:
+    full, cheaper = (
+        play(method.apply(AutoregressivePolicy(weights))) for method in map(registry.method, ("full", spec))
+    )
+    assert sum(answer.cache["effective"] for answer in cheaper) > 1
+    assert all(answer.cache["effective"] == 0 for answer in full)
+
+
+@pytest.mark.parametrize("spec", [spec for spec in EXACT if "eager" not in spec and "action-reuse" not in spec])
+def test_a_method_saves_rows_and_changes_the_answer(spec: str, weights: str) -> None:
+    policy = registry.method(spec).apply(ReferencePolicy(weights))
+    full, answers = play(ReferencePolicy(weights)), play(policy)
+    assert max(answer.cache["effective"] for answer in answers) > 0.05
+    assert any(not np.array_equal(one.actions, other.actions) for one, other in zip(full, answers, strict=True))
+
+
+def test_eager_attention_answers_as_fused_attention_does(weights: str) -> None:
+    full = play(ReferencePolicy(weights))
+    eager = play(registry.method("full-eager").apply(ReferencePolicy(weights)))
+    for one, other in zip(full, eager, strict=True):
+        np.testing.assert_allclose(one.actions, other.actions, atol=1e-4)
+
+
+@pytest.mark.parametrize(("spec", "share"), [
+    ("random:0.6", 0.6), ("random:0.9", 0.9), ("pixel-difference:0.25", 0.25), ("keyframe:100", 1.0),
+])  # fmt: skip
+def test_a_reuse_method_leaves_out_its_share(spec: str, share: float, weights: str) -> None:
+    first, *others = [answer.cache for answer in play(registry.method(spec).apply(ReferencePolicy(weights)))]
+    assert (first["full_because"], first["effective"]) == ("first", 0.0)
+    n_visual = SMALL.n_visual
+    for found in others:
+        assert found["nominal"] == found["effective"] == int(share * n_visual) / n_visual
+        assert found["rows_reused"] == int(share * n_visual)
+        assert found["rows_deleted"] == 0
+        assert sum(found["age_counts"]) == found["rows_reused"]
+
+
+def test_a_refresh_bounds_ages_and_is_full(weights: str) -> None:
+    policy = registry.method("keyframe:100+refresh:4").apply(ReferencePolicy(weights))
+    found = [answer.cache for answer in play(policy)]
+    assert [one["full_because"] for one in found] == ["first", "", "", "", "rule", "", "", "", "rule", "", "", ""]
+    assert [one["age_max"] for one in found[:6]] == [0, 1, 2, 3, 0, 1]
+    assert found[1]["rule"] == "keyframe:100+refresh:4"
+
+
+def test_another_seed_is_another_choice_and_the_same_seed_the_same(weights: str) -> None:
+    policy = registry.method("random:0.6").apply(ReferencePolicy(weights))
+    one, same, other = (play(policy, seed=seed) for seed in (0, 0, 1))
+    assert all(np.array_equal(a.actions, b.actions) for a, b in zip(one, same, strict=True))
+    assert any(not np.array_equal(a.actions, b.actions) for a, b in zip(one, other, strict=True))
+
+
+def test_what_changes_is_recomputed_before_what_does_not() -> None:
+    still = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3), dtype=np.uint8)
+    moved = still.copy()
+    moved[1, 8:12, 4:8] ^= 255  # the patch in row 2, column 1 of the second view
+    changed = patches.difference(moved, still, grid=8)
+    assert np.flatnonzero(changed).tolist() == [64 + 2 * 8 + 1]
+    alike = patches.cosine_similarity(moved, still, grid=8)
+    assert np.argmin(alike) == 64 + 17
+    assert np.isclose(np.delete(alike, 64 + 17), 1).all()
+    dark = np.zeros_like(still)
+    assert (patches.cosine_similarity(dark, dark, 8) == 1).all()
+    assert (patches.cosine_similarity(dark, still, 8) == 0).all()
+
+
+def test_ties_go_to_the_lower_row() -> None:
+    scores = np.array([1.0, 0.0, 0.0, 1.0])
+    assert patches.lowest(scores, 3).tolist() == [1, 2, 0]
+    assert patches.highest(scores, 3).tolist() == [0, 3, 1]
+
+
+def test_fastv_deletes_what_the_last_prompt_row_looks_at_least(weights: str) -> None:
+    answers = play(registry.method("fastv:0.75").apply(ReferencePolicy(weights)), 2)
+    rows = [list(answer.cache["rows_per_layer"]) for answer in answers]
+    n_rest = 1 + 3 + 1 + 8
+    assert rows[0] == [SMALL.n_visual + n_rest, *[SMALL.n_visual // 4 + n_rest] * 3]
+    assert rows[0] == rows[1]  # nothing is remembered
+
+
+def test_vla_cache_reuses_more_where_attention_is_more_certain() -> None:
+    np.testing.assert_allclose(vla_cache.growth_limited([4.0, 3.0, 2.0, 3.0]), [0.0, 0.275, 0.67375, 0.5])
+    assert (vla_cache.growth_limited([2.0, 2.0]) == 1).all()
+
+
+def test_vla_cache_reuses_nothing_that_moves(weights: str) -> None:
+    found = [answer.cache for answer in play(registry.method("vla-cache").apply(ReferencePolicy(weights)))]
+    assert all(one["provenance"] == "self" for one in found)
+    still_share = 150 / 256
+    assert 0 < max(one["rows_reused"] for one in found) <= still_share * SMALL.n_visual
+
+
+def test_vla_pruner_is_full_for_three_steps(weights: str) -> None:
+    found = [answer.cache for answer in play(registry.method("vla-pruner").apply(ReferencePolicy(weights)), 6)]
+    assert [one["rows_deleted"] > 0 for one in found] == [False, False, False, True, True, True]
+    assert found[-1]["rows_deleted"] == SMALL.n_visual // 2
+
+
+def test_spread_takes_one_of_each_kind_first() -> None:
+    features = torch.tensor([[1.0, 0.0], [1.0, 0.01], [0.0, 1.0], [0.01, 1.0], [-1.0, 0.0]])
+    picked = set(vla_pruner.spread(np.arange(5), features, 3).tolist())
+    assert len(picked & {0, 1}) == len(picked & {2, 3}) == len(picked & {4}) == 1
+
+
+def test_merged_rows_are_means_of_their_clusters() -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.cat(
+        [torch.randn(12, 4, generator=generator) * 0.01 + 9, torch.randn(12, 4, generator=generator) * 0.01]
+    )
+    merge = sparsevlm.merged(np.arange(24), hidden)
+    assert len(merge.targets) == 2
+    np.testing.assert_allclose(merge.weights.sum(axis=1), 1)
+    halves = {tuple(np.flatnonzero(row)) for row in merge.weights}
+    assert halves == {tuple(range(12)), tuple(range(12, 24))}
+
+
+def test_sparsevlm_merges_some_of_what_it_drops(weights: str) -> None:
+    with_merge, without = (
+        play(registry.method(spec).apply(ReferencePolicy(weights)), 1)[0].cache["rows_per_layer"]
+        for spec in ("sparsevlm", "sparsevlm:1.0,recycled=0")
+    )
+    assert all(one >= other for one, other in zip(with_merge, without, strict=True))
+    assert sum(with_merge) > sum(without)
+
+
+def test_vla_adp_prunes_coarse_movements_and_not_more_than_three_in_a_row(weights: str) -> None:
+    found = [
+        answer.cache["rows_deleted"] > 0
+        for answer in play(registry.method("vla-adp").apply(ReferencePolicy(weights)), 20)
+    ]
+    assert found[:3] == [False] * 3
+    assert any(found)
+    assert max(len(run) for run in "".join("x" if one else " " for one in found).split()) <= 3
+
+
+@pytest.mark.parametrize("spec", [
+    "random:1.2", "random:-0.1", "random:yes", "pixel-difference:2", "fixed-grid:7", "keyframe:0", "keyframe:1.5",
+    "fastv:1.5", "attention-topk:3", "vla-adp:9", "vla-pruner:2", "specprune:2", "sparsevlm:9", "random:0.5+refresh:0",
+])  # fmt: skip
+def test_a_setting_out_of_range_is_refused(spec: str) -> None:
+    with pytest.raises(OptionError, match=r"expected"):
+        registry.method(spec)
+
+
+@pytest.mark.parametrize("spec", ["random:0.5", "refresh:3"])
+def test_a_policy_without_token_rows_is_refused_with_a_way_out(spec: str) -> None:
+    with pytest.raises(NoTokenRowsError, match=r"'toy' has none that a cache could keep: .* such as 'reference'"):
+        registry.method(spec).apply(ToyPolicy())
+
+
+def test_two_policies_of_one_method_share_nothing(weights: str) -> None:
+    method = registry.method("vla-pruner")
+    one, other = method.apply(ReferencePolicy(weights)), method.apply(ReferencePolicy(weights))
+    play(one, 5)
+    assert play(other, 1)[0].cache["rows_deleted"] == 0
+    assert one.rule is not other.rule
+
+
+def test_a_rule_that_raises_ends_the_act_loudly_and_the_next_step_is_full(weights: str) -> None:
+    class Broken(TokenMethod):
+        NAME = "broken"
+
+    policy = registry.method("random:0.6").apply(ReferencePolicy(weights))
+    play(policy, 3)
+    policy.rule.plan = lambda step: 1 / 0
+    env = PictureEnv()
+    obs, _ = env.reset()
+    with pytest.raises(ZeroDivisionError):
+        policy.act(obs)
+    del policy.rule.plan
+    assert policy.act(obs).cache["full_because"] == "first"
+
+
+def test_stage_times_add_up_and_name_the_gate(weights: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        answers = play(registry.method("vla-cache").apply(ReferencePolicy(weights)), 4)
+    assert list(answers[-1].stages_ms) == ["preprocess", "vision", "prefill", "gate", "postprocess"]
+    assert all(ms >= 0 for answer in answers for ms in answer.stages_ms.values())
+
+
+def test_answering_rows_are_text_first() -> None:
+    layout = RowLayout(2, 16, 5, 8)
+    assert layout.answering()[:5].tolist() == list(range(layout.text.start, layout.text.stop))

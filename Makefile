@@ -25,8 +25,9 @@ $(READY): pyproject.toml constraints.txt tools/system_packages.sh
 	touch $@
 
 demo: setup  ## Compare acceleration methods on real LIBERO, in minutes: a table and a figure
-	$(BIN)/vla-bench run --suite libero-object@1 --policy reference --method full --method action-reuse:2 \
-		--method action-reuse:4 --protocol reference-fast --tasks 0 1 2 --episodes 4 --results results/demo
+	$(BIN)/vla-bench run --suite libero-object@1 --policy reference --method full --method pixel-difference:0.6 \
+		--method random:0.6 --method fastv:0.5 --method action-reuse:2 --protocol reference-fast --tasks 0 1 2 --episodes 3 \
+		--results results/demo
 	$(BIN)/vla-bench figure results/demo --out results/demo/success_latency.png results/demo/success_latency.pdf
 
 demonstrations: setup  ## Collect what the reference VLA is trained on: four suites (2.5 h on 2 cores, 0.6 GB)
@@ -63,6 +64,7 @@ bench: setup  ## What the harness, a chunk and a picture cost here
 	$(BIN)/vla-bench floor
 	$(BIN)/python benchmarks/chunk_rendering.py
 	$(BIN)/python benchmarks/render_profiles.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/partial_forward.py
 	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/reference_step.py
 
 constraints: setup  ## Write the installed versions to constraints.txt

@@ -140,8 +140,8 @@ def test_a_directory_that_is_a_file_is_an_error_with_a_reason(path: Path) -> Non
 
 
 @pytest.mark.parametrize(("make", "n_actions", "stages"), [
-    (ReferencePolicy, 8, ["preprocess", "vision", "prefill", "postprocess"]),
-    (AutoregressivePolicy, 1, ["preprocess", "vision", "prefill", "decode", "postprocess"]),
+    (ReferencePolicy, 8, ["preprocess", "vision", "prefill", "gate", "postprocess"]),
+    (AutoregressivePolicy, 1, ["preprocess", "vision", "prefill", "gate", "decode", "postprocess"]),
 ])  # fmt: skip
 def test_a_policy_answers_in_units_of_the_environment(path: Path, make, n_actions: int, stages: list[str]) -> None:
     policy = make(str(path))

@@ -257,7 +257,7 @@ def test_the_command_leaves_a_checkpoint_a_log_and_a_curve(
 ) -> None:
     assert cli.main([*command(dataset, tmp_path / "run", tmp_path / "cache"), "--steps", "6"]) == 0
     said = capsys.readouterr().out
-    assert "126 frames to train on, 14 held out, 2 sentences; step 0 of 6" in said
+    assert "126 frames to train on, 13 held out, 2 sentences; step 0 of 6" in said
     found = checkpoints.load(tmp_path / "run" / "checkpoint.safetensors")
     assert found.history["steps"] == 6
     assert json.loads((tmp_path / "run" / "recipe.json").read_text())["steps"] == 6

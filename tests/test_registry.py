@@ -119,4 +119,5 @@ def test_listing_names_imports_no_adapter(monkeypatch: pytest.MonkeyPatch) -> No
     for name in [name for name in sys.modules if name.startswith("vla_bench_policies")]:
         monkeypatch.delitem(sys.modules, name)
     registry.names("method")
-    assert not [name for name in sys.modules if name.startswith("vla_bench_policies")]
+    packages = {"vla_bench_policies", "vla_bench_policies.methods"}  # they hold nothing but a sentence
+    assert {name for name in sys.modules if name.startswith("vla_bench_policies")} <= packages

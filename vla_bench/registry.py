@@ -1,7 +1,8 @@
 """Names of suites, policies and methods, and the adapters behind them, imported only when asked for.
 
 An installed package adds names by entry points: `vla_bench.suites` names a mapping from suite name to `Suite`,
-`vla_bench.policies` and `vla_bench.methods` name a callable that makes one. A script adds them by `register`.
+`vla_bench.policies` and `vla_bench.methods` name a callable that makes one, `vla_bench.method_packages` a package whose
+modules are a method each. A script adds them by `register`.
 """
 
 import ast

@@ -121,7 +121,7 @@ class ReferencePolicy:
         (done,) = self._cache.reports
         return ActionChunk(
             actions,
-            rows_computed=done.rows_per_layer[0],
+            rows_computed=done.rows_per_layer[0] + layout.n_rows - x.shape[1],  # and those decoded one by one
             rows_reused=done.rows_reused,
             stages_ms=watch.laps_ms,
             cache=done.to_dict(),

@@ -235,6 +235,8 @@ class _Lane:
         if len(self.plan.active_until) != layout.n_visual or self.plan.n_layers != self.n_layers:
             found = f"is for {len(self.plan.active_until)} rows and {self.plan.n_layers} layers"
             raise PlanError(found, f"{layout.n_visual} rows and {self.n_layers} layers")
+        if self.plan.is_full:
+            return
         layers = np.arange(self.n_layers)[:, None]
         reused = (layers >= self.plan.active_until) & (layers < self.plan.visible_until)
         if (unknown := reused & (self.ledger.ages == NEVER)).any():
@@ -252,7 +254,6 @@ class _Stream:
         self._places = [np.arange(self._given) for _ in lanes]
         """The rows of the prompt that `x` holds, by lane; padding is in front."""
         self._shown: list[Tensor] = []
-        self._key: tuple | None = None
         self.rotation: tuple[Tensor, Tensor] = (x, x)
 
     def enter(self, layer: int, stack: DecoderStack, merges: Sequence[Merge | None]) -> None:
@@ -260,11 +261,9 @@ class _Stream:
         for index, merge in enumerate(merges):
             if merge is not None:
                 self._merge(index, merge)
-        active = [self._rows_where(lane.plan.active(layer)) for lane in self._lanes]
-        shown = [self._rows_where(lane.plan.visible(layer)) for lane in self._lanes]
-        key = (tuple(rows.tobytes() for rows in active), tuple(rows.tobytes() for rows in shown))
-        if key != self._key:
-            self._key = key
+        if layer == 0 or any(layer in lane.plan.changes_at for lane in self._lanes):
+            active = [self._rows_where(lane.plan.active(layer)) for lane in self._lanes]
+            shown = [self._rows_where(lane.plan.visible(layer)) for lane in self._lanes]
             self._leave(active)
             self._arrange(active, shown, stack)
         self._shown.append(self._visible)

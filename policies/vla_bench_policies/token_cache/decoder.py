@@ -14,6 +14,9 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """What a layer calls once it has rotated queries (b, heads, q, w), rotated keys and values (b, kv_heads, q, w): the
 cache keeps keys and values, and returns what the queries have seen (b, heads, q, w)."""
 
+MOST_POSITIONS = 4096
+"""Rows for which rotations are kept; Llama-2's own limit."""
+
 ROWS_ATTENTION = "vla_bench_rows"
 """Name under which `transformers` knows the attention that asks the cache."""
 
@@ -87,17 +90,15 @@ class PackedLlama:
         state = {name: weight.detach() for name, weight in module.state_dict().items() if "embed_tokens" not in name}
         self.n_layers = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("layers."))
         _check_names(set(state), self.n_layers)
-        self.heads, self.kv_heads, self._eps, self._theta = heads, kv_heads, eps, rope_theta
+        self.heads, self.kv_heads, self._eps = heads, kv_heads, eps
         self.head_width = len(state["layers.0.self_attn.q_proj.weight"]) // heads
         self._final = state["norm.weight"].clone()
+        self._cosine, self._sine = _turns(self.head_width, rope_theta, self._final)
         self._layers = [_PackedLayer(state, f"layers.{index}.", packed) for index in range(self.n_layers)]
 
     def rotation(self, positions: Int[Tensor, "b q"], like: Tensor) -> tuple[Tensor, Tensor]:
         """Return cosine and sine; the sine's first half is negative, as `_rotated` wants it."""
-        steps = torch.arange(0, self.head_width, 2, device=positions.device, dtype=torch.float32)
-        angle = positions[..., None].float() * self._theta ** (-steps / self.head_width)
-        cosine, sine = angle.cos(), angle.sin()
-        return torch.cat((cosine, cosine), -1).to(like.dtype), torch.cat((-sine, sine), -1).to(like.dtype)
+        return self._cosine[positions], self._sine[positions]
 
     def layer(self, index: int, x: Float[Tensor, "b q d"], rotation: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
         """Return the rows after one layer."""
@@ -146,6 +147,15 @@ def _linear(weight: Tensor, packed: bool) -> Callable[[Tensor], Tensor]:
         return lambda x: F.linear(x, weight)
     ordered = torch.ops.mkldnn._reorder_linear_weight(weight)
     return lambda x: torch.ops.mkldnn._linear_pointwise(x, ordered, None, "none", [], "")
+
+
+def _turns(head_width: int, theta: float, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Return cosine and signed sine of every position (MOST_POSITIONS, head_width)."""
+    steps = torch.arange(0, head_width, 2, device=like.device, dtype=torch.float32)
+    positions = torch.arange(MOST_POSITIONS, device=like.device, dtype=torch.float32)
+    angle = positions[:, None] * theta ** (-steps / head_width)
+    cosine, sine = angle.cos(), angle.sin()
+    return torch.cat((cosine, cosine), -1).to(like.dtype), torch.cat((-sine, sine), -1).to(like.dtype)
 
 
 def _rotated(x: Float[Tensor, "b heads q w"], rotation: tuple[Tensor, Tensor]) -> Float[Tensor, "b heads q w"]:

@@ -9,6 +9,7 @@ Two numbers a row say it all, and sets that only shrink with depth need no check
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -52,10 +53,15 @@ class RowPlan:
         whole = np.full(n_rows, n_layers)
         return cls(whole, whole.copy(), n_layers)
 
-    @property
+    @cached_property
     def is_full(self) -> bool:
         """Return whether every row is recomputed in every layer."""
         return bool((self.active_until == self.n_layers).all())
+
+    @cached_property
+    def changes_at(self) -> frozenset[int]:
+        """Return the layers before which a row leaves the stream or is deleted."""
+        return frozenset(np.unique(np.concatenate((self.active_until, self.visible_until))).tolist())
 
     def reuse(self, rows: Bool[np.ndarray, " rows"], from_layer: int = 0) -> "RowPlan":
         """Return the plan in which these rows leave the stream at a layer, and their cached values stay."""

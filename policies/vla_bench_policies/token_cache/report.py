@@ -63,7 +63,9 @@ def report(
         ages: Of every visual row and layer after the step (layers, visual).
     """
     layers = np.arange(plan.n_layers)[:, None]
-    reused = (layers >= plan.active_until) & (layers < plan.visible_until)
+    active = layers < plan.active_until
+    reused = ~active & (layers < plan.visible_until)
+    seen_old = reused.any(axis=0)
     oldest = np.where(reused, ages, 0).max(axis=0, initial=0)
     return CacheReport(
         rule=rule,
@@ -71,15 +73,14 @@ def report(
         full_because=full_because,
         nominal=nominal,
         effective=1.0 - plan.computed_share(),
-        rows_per_layer=tuple(int(plan.active(layer).sum()) + n_rest for layer in range(plan.n_layers)),
-        rows_reused=int(reused.any(axis=0).sum()),
+        rows_per_layer=tuple((active.sum(axis=1) + n_rest).tolist()),
+        rows_reused=int(seen_old.sum()),
         rows_deleted=int((plan.visible_until < plan.n_layers).sum()),
         age_max=int(oldest.max(initial=0)),
-        age_counts=_histogram(oldest[reused.any(axis=0)]),
+        age_counts=_histogram(oldest[seen_old]),
     )
 
 
 def _histogram(ages: Int[np.ndarray, " rows"]) -> tuple[int, ...]:
     assert not (ages == NEVER).any()  # the cache has refused to show what was never computed
-    ends = (*AGE_BINS[1:], np.inf)
-    return tuple(int(((ages >= low) & (ages < high)).sum()) for low, high in zip(AGE_BINS, ends, strict=True))
+    return tuple(np.histogram(ages, bins=(*AGE_BINS, np.iinfo(np.int64).max))[0].tolist())

@@ -12,7 +12,7 @@ from vla_bench_policies.token_cache.plan import RowPlan
 from vla_bench_policies.token_cache.rule import CacheRule, Inside, Merge, Step, at_depth
 
 STILL = 0.986
-"""Least cosine between a patch's pixels now and at the last inference for it to be still (method's code)."""
+"""Least cosine between a patch's pixels now and at the last inference for it to be still. Source: the paper."""
 
 RECENT_LAYER = 15
 """Of 32, whose attention in the last step counts. Choice: the middle."""

@@ -17,8 +17,9 @@ import torch
 from torch.nn import functional as F
 
 from vla_bench_policies.reference.decoder import NORM_EPS, ROPE_THETA, Decoder
-from vla_bench_policies.token_cache.cache import Seen, TokenCache
+from vla_bench_policies.token_cache.cache import TokenCache
 from vla_bench_policies.token_cache.decoder import PackedLlama
+from vla_bench_policies.token_cache.lane import Seen
 from vla_bench_policies.token_cache.layout import RowLayout
 from vla_bench_policies.token_cache.patches import chosen
 from vla_bench_policies.token_cache.plan import RowPlan

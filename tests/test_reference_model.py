@@ -16,8 +16,9 @@ from vla_bench_policies.reference.model import ModelConfig, ReferenceVLA
 from vla_bench_policies.reference.tokenizer import PAD, tokenizer
 from vla_bench_policies.reference.training.recipe import PRESETS
 from vla_bench_policies.token_cache.attention import additive
-from vla_bench_policies.token_cache.cache import Seen, TokenCache
+from vla_bench_policies.token_cache.cache import TokenCache
 from vla_bench_policies.token_cache.decoder import PackedLlama
+from vla_bench_policies.token_cache.lane import Seen
 from vla_bench_policies.token_cache.rule import CacheRule
 
 SMALL = ModelConfig(image_px=32, patch_px=8, vision_width=32, vision_layers=1, width=32, layers=3, heads=4, hidden=80)

@@ -9,9 +9,10 @@ import pytest
 from toy import HORIZON, PROTOCOL, SPEC, TOY, ToyEnv, ToyPolicy, ToySuite
 
 from vla_bench import Cell, EpisodeRecord, Outcome
+from vla_bench.contestant import WARMUP_QUERIES, Contestant
 from vla_bench.errors import ActionSpecMismatchError
 from vla_bench.policy import ActionChunk
-from vla_bench.rollout import WARMUP_QUERIES, Contestant, run_episode
+from vla_bench.rollout import run_episode
 from vla_bench.types import ActionSpec
 from vla_bench_policies.methods.action_reuse import ActionReuse
 

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vla_bench_policies.reference.decoder import NORM_EPS, ROPE_THETA, Decoder, rotary
-from vla_bench_policies.token_cache import cache as token_cache
+from vla_bench_policies.token_cache import stream
 from vla_bench_policies.token_cache.buffer import NEVER, Ledger
-from vla_bench_policies.token_cache.cache import Seen, SelfComparisonWarning, TokenCache
+from vla_bench_policies.token_cache.cache import TokenCache
 from vla_bench_policies.token_cache.decoder import ROWS_ATTENTION, ModuleStack, PackedLlama, UnfitDecoderError
+from vla_bench_policies.token_cache.lane import Seen, SelfComparisonWarning
 from vla_bench_policies.token_cache.layout import RowLayout
 from vla_bench_policies.token_cache.plan import PlanError, RowPlan
 from vla_bench_policies.token_cache.rule import CacheRule, Merge, Step, at_depth
@@ -195,7 +196,7 @@ def test_the_order_in_which_rows_are_gathered_changes_nothing(seed: int, monkeyp
     plans = [a_plan(np.random.default_rng(seed)) for _ in range(2)]
     xs = [rows(t) for t in range(3)]
     ordered = play(TokenCache(stack(), [Given(plans=plans)]), xs)
-    attend = token_cache._Attention.__call__
+    attend = stream.RowAttention.__call__
 
     def scattered(self, query, key, value):
         """Write the rows of the layer in another order."""
@@ -204,7 +205,7 @@ def test_the_order_in_which_rows_are_gathered_changes_nothing(seed: int, monkeyp
             self._buffer.write(self._layer, self._rows[:, turn], key[:, :, turn], value[:, :, turn])
         return attend(self, query, key, value)
 
-    monkeypatch.setattr(token_cache._Attention, "__call__", scattered)
+    monkeypatch.setattr(stream.RowAttention, "__call__", scattered)
     for one, other in zip(play(TokenCache(stack(), [Given(plans=plans)]), xs), ordered, strict=True):
         torch.testing.assert_close(one, other, **CLOSE)
 

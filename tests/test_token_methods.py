@@ -2,6 +2,7 @@
 
 import pkgutil
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,11 +14,13 @@ from vla_bench import registry
 from vla_bench.errors import OptionError
 from vla_bench.testing import check_method
 from vla_bench_policies import methods
-from vla_bench_policies.methods import sparsevlm, vla_cache, vla_pruner
+from vla_bench_policies.methods import sparsevlm, specprune, vla_cache, vla_pruner
 from vla_bench_policies.reference.policy import AutoregressivePolicy, ReferencePolicy
 from vla_bench_policies.token_cache import patches
 from vla_bench_policies.token_cache.layout import RowLayout
 from vla_bench_policies.token_cache.method import NoTokenRowsError, TokenMethod
+from vla_bench_policies.token_cache.plan import RowPlan
+from vla_bench_policies.token_cache.rule import Inside
 
 EXACT = {
     "full-eager": None,
@@ -73,7 +76,7 @@ def test_a_method_keeps_its_contract_and_changes_no_action_at_its_exact_setting(
     check_method(registry.method(spec), lambda: ReferencePolicy(weights), PictureEnv(), TASK, exact)
 
 
-@pytest.mark.parametrize("spec", ["random:0.6", "fastv:0.5", "vla-cache:0.99", "keyframe:3"])
+@pytest.mark.parametrize("spec", ["random:0.6", "fastv:0.5", "vla-cache:0.99", "keyframe:3", "vla-pruner", "specprune"])
 def test_methods_work_on_the_autoregressive_head_too(spec: str, weights: str) -> None:
     full, cheaper = (
         play(method.apply(AutoregressivePolicy(weights))) for method in map(registry.method, ("full", spec))
@@ -172,6 +175,27 @@ def test_vla_pruner_is_full_for_three_steps(weights: str) -> None:
     assert found[-1]["rows_deleted"] == SMALL.n_visual // 2
 
 
+def test_vla_pruner_reads_the_whole_prompt_and_keeps_what_acts() -> None:
+    layout = RowLayout(2, 16, 5, 8)
+    watched = registry.method("vla-pruner").rule().watched(layout, 32)
+    assert {layer: rows.tolist() for layer, rows in watched.items()} == {
+        2: list(range(layout.proprio + 1)), 15: list(range(layout.proprio, layout.n_rows))
+    }  # fmt: skip
+
+
+def test_vla_pruner_weighs_the_newest_step_most() -> None:
+    layout, n_layers = RowLayout(1, 4, 1, 1), 32
+    rule = registry.method("vla-pruner:0.25").rule()
+    for row in (0, 1, 2):  # each step looks at another row; nothing but the memory tells them apart
+        rule.looked.append(np.eye(4)[row])
+    attention = {2: torch.zeros(layout.proprio + 1, layout.n_rows)}
+    attention[2][:, layout.visual.start + 2] = 1
+    visual = torch.eye(4)
+    step = SimpleNamespace(layout=layout, visual=visual)
+    plan, _ = rule.narrow(RowPlan.full(4, n_layers), step, Inside(3, attention, visual))
+    assert np.flatnonzero(plan.visible(3)).tolist() == [2]
+
+
 def test_spread_takes_one_of_each_kind_first() -> None:
     features = torch.tensor([[1.0, 0.0], [1.0, 0.01], [0.0, 1.0], [0.01, 1.0], [-1.0, 0.0]])
     picked = set(vla_pruner.spread(np.arange(5), features, 3).tolist())
@@ -181,13 +205,25 @@ def test_spread_takes_one_of_each_kind_first() -> None:
 def test_merged_rows_are_means_of_their_clusters() -> None:
     generator = torch.Generator().manual_seed(0)
     hidden = torch.cat(
-        [torch.randn(12, 4, generator=generator) * 0.01 + 9, torch.randn(12, 4, generator=generator) * 0.01]
+        [torch.randn(6, 4, generator=generator) * 0.01 + 9, torch.randn(6, 4, generator=generator) * 0.01]
     )
-    merge = sparsevlm.merged(np.arange(24), hidden)
-    assert len(merge.targets) == 2
+    merge = sparsevlm.merged(np.arange(12), hidden)
+    assert len(merge.targets) == 2  # a tenth, and one more
     np.testing.assert_allclose(merge.weights.sum(axis=1), 1)
     halves = {tuple(np.flatnonzero(row)) for row in merge.weights}
-    assert halves == {tuple(range(12)), tuple(range(12, 24))}
+    assert halves == {tuple(range(6)), tuple(range(6, 12))}
+
+
+def test_equal_rows_still_make_full_clusters() -> None:
+    merge = sparsevlm.merged(np.arange(24), torch.ones(24, 4))
+    assert len(merge.targets) == 3
+    np.testing.assert_allclose(merge.weights.sum(axis=1), 1)
+
+
+def test_sparsevlm_ranks_by_the_published_layers_and_deletes_after_them() -> None:
+    rule = registry.method("sparsevlm").rule()
+    assert rule.narrows_at(32) == (3, 7, 16)
+    assert sorted(rule.watched(RowLayout(2, 16, 5, 8), 32)) == [2, 6, 15]
 
 
 def test_sparsevlm_merges_some_of_what_it_drops(weights: str) -> None:
@@ -197,6 +233,38 @@ def test_sparsevlm_merges_some_of_what_it_drops(weights: str) -> None:
     )
     assert all(one >= other for one, other in zip(with_merge, without, strict=True))
     assert sum(with_merge) > sum(without)
+
+
+def test_specprune_keeps_rows_of_each_view_for_both_layers_and_what_moved() -> None:
+    layout = RowLayout(2, 16, 3, 4)
+    still = np.random.default_rng(0).integers(1, 255, (2, 16, 16, 3), dtype=np.uint8)
+    frames = still.copy()
+    frames[1, :4, :4] ^= 255  # row 16
+    step = SimpleNamespace(layout=layout, n_layers=4, frames=frames, reference=still, full=lambda: RowPlan.full(32, 4))
+    step.proprio, step.attention = np.zeros(3), {2: read(layout, 0, 17)}
+    rule = registry.method("specprune:0.0625").rule()  # one row of 16
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(specprune, "MOST_STILL", (1.0, 1.0))
+        plan = rule.plan(step)
+    assert np.flatnonzero(rule.kept).tolist() == [0, 16, 17]
+    early, _ = rule.narrow(plan, step, Inside(1, {0: read(layout, 1, 2, 3, 18, 19, 20)}, None))
+    assert np.flatnonzero(early.visible(1)).tolist() == [0, 1, 2, 3, 16, 17, 18, 19, 20]
+    late, _ = rule.narrow(early, step, Inside(2, {1: read(layout, 3, 20, 31)}, None))
+    assert np.flatnonzero(late.visible(2)).tolist() == [0, 1, 3, 16, 17, 18, 20]
+
+
+def test_specprune_lets_only_the_most_similar_rows_of_a_view_be_still() -> None:
+    frames = np.full((1, 64, 64, 3), 9, np.uint8)
+    step = SimpleNamespace(layout=RowLayout(1, 256, 1, 1), frames=frames, reference=frames)
+    assert [int(specprune.moved(step, share).sum()) for share in specprune.MOST_STILL] == [56, 36]
+
+
+def read(layout: RowLayout, *rows: int) -> torch.Tensor:
+    """The attention of three words that look at these visual rows, at the first ones most."""
+    attention = torch.zeros(3, layout.n_rows)
+    for rank, row in enumerate(rows):
+        attention[:, layout.visual.start + row] = 1.0 - rank / 10
+    return attention
 
 
 def test_vla_adp_prunes_coarse_movements_and_not_more_than_three_in_a_row(weights: str) -> None:

@@ -13,6 +13,7 @@ import tyro
 from vla_bench import doctor, figures, film, floor, registry, runner, tables
 from vla_bench.errors import OptionError, VlaBenchError
 from vla_bench.plan import RunPlan
+from vla_bench.replay import command as replay
 
 RESULTS = Path("results")
 SUMMARY = "summary.csv"
@@ -183,7 +184,12 @@ COMMANDS: dict[str, type[Command]] = {
     "doctor": doctor.Doctor,
     "film": film.Film,
     "floor": floor.Floor,
+    "replay": replay.Replay,
 }
+
+
+SEVERAL_METHODS = ("run", "replay")
+"""Commands that take `--method` again and again."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -219,7 +225,7 @@ def _gathered(words: list[str]) -> list[str]:
     given = iter(words)
     for word in given:
         name, equals, value = word.partition("=")
-        if name == "--method" and "check" not in words[:1]:
+        if name == "--method" and words[0] in SEVERAL_METHODS:
             methods.append(value if equals else next(given, ""))
         else:
             rest.append(word)

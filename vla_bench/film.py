@@ -9,10 +9,11 @@ import matplotlib.image
 import numpy as np
 
 from vla_bench import registry, video
+from vla_bench.contestant import Contestant
 from vla_bench.errors import OptionError, ResultsWriteError
 from vla_bench.plan import RunPlan
 from vla_bench.policy import PrivilegedPolicy
-from vla_bench.rollout import Contestant, run_episode
+from vla_bench.rollout import run_episode
 from vla_bench.types import Cell, Observation
 
 N_MOMENTS = 8

@@ -11,8 +11,9 @@ import gymnasium
 import numpy as np
 
 from vla_bench import journal, registry
+from vla_bench.contestant import Contestant
 from vla_bench.policy import ActionChunk, Policy
-from vla_bench.rollout import Contestant, run_episode
+from vla_bench.rollout import run_episode
 from vla_bench.suite import Suite
 from vla_bench.types import ActionSpec, Cell, Observation, Task
 

@@ -2,18 +2,39 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from vla_bench.errors import JournalError, ResultsWriteError
 from vla_bench.lock import only_writer
-from vla_bench.types import EpisodeRecord, Outcome
+from vla_bench.types import EpisodeRecord
 
 NAME = "journal.jsonl"
 LOCK = "run.lock"
+
+
+class Record(Protocol):
+    """A line of a journal."""
+
+    @property
+    def key(self) -> Any:
+        """Return what must be unique among the finished records."""
+        ...
+
+    @property
+    def is_broken(self) -> bool:
+        """Return whether something was raised, so that it must be tried again."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        ...
+
+
+R = TypeVar("R", bound=Record)
 
 
 class Journal:
@@ -23,8 +44,8 @@ class Journal:
         self._path = path
         self._stream = stream
 
-    def append(self, record: EpisodeRecord) -> None:
-        """Write one episode and wait until it is on the disk.
+    def append(self, record: Record) -> None:
+        """Write one record and wait until it is on the disk.
 
         Raises:
             ResultsWriteError: If the disk is full or the directory cannot be written; nothing older is harmed.
@@ -59,7 +80,12 @@ def writing(directory: Path) -> Iterator[Journal]:
 
 
 def read(directory: Path) -> list[EpisodeRecord]:
-    """Return all episodes ever written, in their order, errors and their retries included; a cut last line is ignored.
+    """Return all episodes ever written, in their order; see `read_as`."""
+    return read_as(EpisodeRecord.from_dict, directory)
+
+
+def read_as(parse: Callable[[dict[str, Any]], R], directory: Path) -> list[R]:
+    """Return all records ever written, in their order, errors and their retries included; a cut last line is ignored.
 
     Raises:
         JournalError: If another line than the last cannot be read.
@@ -68,25 +94,25 @@ def read(directory: Path) -> list[EpisodeRecord]:
     if not path.exists():
         return []
     lines = path.read_bytes()[: _whole_bytes(path)].splitlines()
-    return [_record(path, number, line) for number, line in enumerate(lines, start=1)]
+    return [_record(parse, path, number, line) for number, line in enumerate(lines, start=1)]
 
 
-def latest(records: list[EpisodeRecord]) -> list[EpisodeRecord]:
-    """Return one record for every method and cell: the last attempt, in the order of the first ones."""
-    last: dict[Any, EpisodeRecord] = {}
+def latest(records: list[R]) -> list[R]:
+    """Return one record for every key: the last attempt, in the order of the first ones."""
+    last: dict[Any, R] = {}
     for record in records:
         last[record.key] = record
     return list(last.values())
 
 
-def finished(records: list[EpisodeRecord]) -> set[Any]:
+def finished(records: list[R]) -> set[Any]:
     """Return the keys that need no further attempt; an error does."""
-    return {record.key for record in latest(records) if record.outcome is not Outcome.ERROR}
+    return {record.key for record in latest(records) if not record.is_broken}
 
 
-def _record(path: Path, number: int, line: bytes) -> EpisodeRecord:
+def _record(parse: Callable[[dict[str, Any]], R], path: Path, number: int, line: bytes) -> R:
     try:
-        return EpisodeRecord.from_dict(json.loads(line))
+        return parse(json.loads(line))
     except (ValueError, KeyError, TypeError) as caught:
         raise JournalError(path, number, f"is no episode ({type(caught).__name__}: {caught})") from caught
 

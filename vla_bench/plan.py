@@ -51,16 +51,10 @@ class RunPlan:
         name = self.protocol or suite.default_protocol
         if name not in protocols:
             raise UnknownNameError(f"protocol of {suite.name!r}", name, protocols)
-        policy = self.policy.strip().partition(":")[0]
-        if policy not in registry.names("policy"):  # by name only: making it may load gigabytes
-            raise UnknownNameError("policy", policy, registry.names("policy"))
+        checked_policy(self.policy)
         if self.episodes < 1:
             raise OptionError("--episodes", self.episodes, "at least 1")
-        if not self.methods:
-            raise OptionError("--methods", self.methods, "at least one, for example full")
-        methods = tuple(registry.method(spec).name for spec in self.methods)
-        if len(set(methods)) < len(methods):
-            raise OptionError("--methods", self.methods, "each method once")
+        methods = checked_methods(self.methods)
         if self.seed < 0:
             raise OptionError("--seed", self.seed, "an integer of at least 0")
         return ResolvedPlan(suite, protocols[name], self._chosen(suite), self.policy, methods, self.episodes, self.seed)
@@ -102,9 +96,7 @@ class ResolvedPlan:
     @property
     def id(self) -> str:
         """Return the run's name: suite, policy and the first 10 hexadecimal digits of the plan's SHA-256."""
-        digest = hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
-        policy = "".join(letter if letter.isalnum() or letter in "-." else "-" for letter in self.policy)
-        return f"{self.suite.name.replace('@', '-v')}_{policy}_{digest[:10]}"
+        return run_name(self.suite.name.replace("@", "-v"), self.policy, self.to_dict())
 
     def cells(self) -> Iterator[Cell]:
         """Yield every start, task by task, since a change of task is dear."""
@@ -122,3 +114,36 @@ class ResolvedPlan:
     def n_episodes(self) -> int:
         """Return the number of episodes of all methods."""
         return len(self.tasks) * self.episodes * len(self.methods)
+
+
+def run_name(what: str, policy: str, content: dict[str, object]) -> str:
+    """Return the name of a directory of results: what, which policy, and a hash of everything that decides them."""
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    shown = "".join(letter if letter.isalnum() or letter in "-." else "-" for letter in policy)
+    return f"{what}_{shown}_{digest[:10]}"
+
+
+def checked_policy(spec: str) -> None:
+    """Refuse a policy that does not exist, by name only: making it may load gigabytes.
+
+    Raises:
+        UnknownNameError: If nothing is registered under its name.
+    """
+    name = spec.strip().partition(":")[0]
+    if name not in registry.names("policy"):
+        raise UnknownNameError("policy", name, registry.names("policy"))
+
+
+def checked_methods(specs: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the specifications as their methods write them.
+
+    Raises:
+        UnknownNameError: If one does not exist.
+        OptionError: If there is none, or one twice.
+    """
+    if not specs:
+        raise OptionError("--methods", specs, "at least one, for example full")
+    methods = tuple(registry.method(spec).name for spec in specs)
+    if len(set(methods)) < len(methods):
+        raise OptionError("--methods", specs, "each method once")
+    return methods

@@ -1,11 +1,28 @@
 """What a policy is, what it answers, and how a method makes it cheaper."""
 
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from vla_bench.types import ActionSpec, Observation, Task
+
+
+class Fate(IntEnum):
+    """What happened to a patch of an image on its way through an accelerated policy."""
+
+    COMPUTED = 0
+    """Computed."""
+
+    REFRESHED = 1
+    """Computed, after it was reused the time before."""
+
+    REUSED = 2
+    """Served from what was remembered, at least in the last layer."""
+
+    DELETED = 3
+    """Gone: nothing looks at it, at least in the last layer."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +38,17 @@ class ActionChunk:
     rows_reused: int | None = None
     """Token rows that were not computed because the cache served; None if the policy has no such thing."""
 
+    flops: int | None = None
+    """Floating-point operations of this query, gate included, a multiply-add counted as two; None if not counted."""
+
     stages_ms: dict[str, float] = field(default_factory=dict)
     """Time by stage [ms]; the stages of measurement.md add up to `policy_ms` within 5 %."""
 
     cache: dict[str, Any] = field(default_factory=dict)
     """What a cache did, as plain JSON values: ratios, rows a layer, ages; empty without one."""
+
+    fates: dict[str, np.ndarray] = field(default_factory=dict)
+    """`uint8` (rows, columns) by camera: the `Fate` of each patch; not recorded, for pictures of what a method does."""
 
 
 @runtime_checkable

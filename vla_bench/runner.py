@@ -7,10 +7,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from vla_bench import journal, provenance, registry
+from vla_bench.contestant import Contestant
 from vla_bench.errors import RunAbortedError
 from vla_bench.plan import ResolvedPlan
 from vla_bench.policy import Policy, PrivilegedPolicy
-from vla_bench.rollout import Contestant, run_episode
+from vla_bench.rollout import run_episode
 from vla_bench.types import Cell, EpisodeRecord, Outcome
 
 log = logging.getLogger(__name__)

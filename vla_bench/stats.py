@@ -42,6 +42,18 @@ def wilson(successes: int, trials: int, confidence: float = 0.95) -> Interval:
     return Interval(rate, float(min(rate, max(0.0, middle - half))), float(max(rate, min(1.0, middle + half))))
 
 
+def mean(values: Float[np.ndarray, " n"], rng: np.random.Generator, resamples: int = 2000) -> Interval:
+    """Return the mean with its percentile bootstrap interval (Efron 1979, Annals of Statistics 7:1).
+
+    Raises:
+        ValueError: If there are no values.
+    """
+    if not len(values):
+        raise ValueError("the mean of no values")
+    drawn = [values[chosen].mean(axis=1) for chosen in _resampled(len(values), rng, resamples)]
+    return _around(float(values.mean()), np.concatenate(drawn))
+
+
 def median(values: Float[np.ndarray, " n"], rng: np.random.Generator, resamples: int = 2000) -> Interval:
     """Return the median with its percentile bootstrap interval (Efron 1979, Annals of Statistics 7:1).
 

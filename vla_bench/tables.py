@@ -56,7 +56,7 @@ def load(*directories: Path) -> Results:
             row = _episode_row(directory.name, record)
             episodes.append(row)
             key = {name: row[name] for name in ("run", "method", "task", "init_state", "seed")}
-            queries.extend(key | _query_row(query) for query in record.queries)
+            queries.extend(key | query_row(query) for query in record.queries)
     return Results(pd.DataFrame(runs), pd.DataFrame(episodes), pd.DataFrame(queries))
 
 
@@ -144,7 +144,7 @@ def _episode_row(run: str, record: EpisodeRecord) -> dict[str, object]:
     }
 
 
-def _query_row(query: Query) -> dict[str, object]:
+def query_row(query: Query) -> dict[str, object]:
     """Return a query's facts, with a column of its own for the time of each stage and each fact about a cache."""
     row = asdict(query)
     stages, cache = row.pop("stages_ms"), row.pop("cache")
@@ -209,7 +209,7 @@ def _success(own: pd.DataFrame) -> dict[str, object]:
     return {
         "episodes": len(own),
         "errors": len(own) - len(valid),
-        **_columns("success", rate),
+        **interval_columns("success", rate),
         "steps_to_success": valid.loc[valid["success"], "n_steps"].median(),
         "policy_ms_per_success": valid["policy_ms_total"].sum() / successes if successes else np.nan,
         "queries_per_step": valid["n_queries"].sum() / max(valid["n_steps"].sum(), 1),
@@ -227,9 +227,9 @@ def _latency(own: pd.DataFrame, queries: pd.DataFrame, rng: np.random.Generator)
     per_step = own["policy_ms_per_step"].dropna().to_numpy()
     return {
         "timed_queries": len(values),
-        **_columns("policy_ms", stats.clustered_median(clusters, rng) if clusters else None),
+        **interval_columns("policy_ms", stats.clustered_median(clusters, rng) if clusters else None),
         "policy_ms_p90": float(np.percentile(values, 90)) if len(values) else np.nan,
-        **_columns("policy_ms_per_step", stats.median(per_step, rng) if len(per_step) else None),
+        **interval_columns("policy_ms_per_step", stats.median(per_step, rng) if len(per_step) else None),
     }
 
 
@@ -238,12 +238,13 @@ def _speedup(reference: pd.DataFrame, own: pd.DataFrame, rng: np.random.Generato
     pairs = reference.merge(own, on=key, suffixes=("_reference", "_own"))
     pairs = pairs.dropna(subset=["policy_ms_per_step_reference", "policy_ms_per_step_own"])
     if not len(pairs):
-        return {"pairs": 0, **_columns("speedup", None)}
+        return {"pairs": 0, **interval_columns("speedup", None)}
     before, after = (pairs[f"policy_ms_per_step_{side}"].to_numpy() for side in ("reference", "own"))
-    return {"pairs": len(pairs), **_columns("speedup", stats.ratio_of_paired_medians(before, after, rng))}
+    return {"pairs": len(pairs), **interval_columns("speedup", stats.ratio_of_paired_medians(before, after, rng))}
 
 
-def _columns(name: str, interval: stats.Interval | None) -> dict[str, float]:
+def interval_columns(name: str, interval: stats.Interval | None) -> dict[str, float]:
+    """Return an estimate and its limits under three names; not-a-number without one."""
     if interval is None:
         return {name: np.nan, f"{name}_low": np.nan, f"{name}_high": np.nan}
     return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
@@ -287,11 +288,11 @@ def _shown(group: pd.DataFrame) -> pd.DataFrame:
             "method": group["method"].to_numpy(),
             "episodes": group["episodes"].to_numpy(),
             "errors": group["errors"].to_numpy(),
-            "success": _bracketed(group, "success", "{:.2f}"),
-            "ms/query": _bracketed(group, "policy_ms", "{:.2f}"),
+            "success": bracketed(group, "success", "{:.2f}"),
+            "ms/query": bracketed(group, "policy_ms", "{:.2f}"),
             "p90": group["policy_ms_p90"].map("{:.2f}".format).to_numpy(),
-            "ms/step": _bracketed(group, "policy_ms_per_step", "{:.2f}"),
-            "speed-up": _bracketed(group, "speedup", "{:.2f}"),
+            "ms/step": bracketed(group, "policy_ms_per_step", "{:.2f}"),
+            "speed-up": bracketed(group, "speedup", "{:.2f}"),
             "queries/step": group["queries_per_step"].map("{:.2f}".format).to_numpy(),
             "steps": group["steps_to_success"].map("{:.0f}".format).to_numpy(),
             "ms/success": group["policy_ms_per_success"].map("{:.0f}".format).to_numpy(),
@@ -299,7 +300,8 @@ def _shown(group: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _bracketed(summary: pd.DataFrame, name: str, form: str) -> list[str]:
+def bracketed(summary: pd.DataFrame, name: str, form: str) -> list[str]:
+    """Return what `interval_columns` wrote as text: `1.24 [1.10, 1.31]`."""
     columns = (summary[name], summary[f"{name}_low"], summary[f"{name}_high"])
     return [
         "-" if np.isnan(value) else f"{form.format(value)} [{form.format(low)}, {form.format(high)}]"

@@ -1,5 +1,6 @@
 """The words of the benchmark: what a task, an action, an observation, an outcome and a record are."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any, TypeAlias
@@ -141,6 +142,9 @@ class Query:
     rows_reused: int | None = None
     """Token rows whose cached keys and values served again, if the policy counts them."""
 
+    flops: int | None = None
+    """Floating-point operations, gate included, a multiply-add counted as two; if the policy counts them."""
+
     stages_ms: dict[str, float] = field(default_factory=dict)
     """Time by stage [ms] as the policy reports it (`vision`, `prefill`, ...)."""
 
@@ -187,26 +191,36 @@ class EpisodeRecord:
         """Return what must be unique among the finished episodes of a run."""
         return (self.method, self.cell)
 
+    @property
+    def is_broken(self) -> bool:
+        """Return whether it says nothing about the policy and must be played again."""
+        return self.outcome is Outcome.ERROR
+
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; queries as one list a column, which is a third of the size of a list a row."""
-        record = asdict(self)
-        columns = [name.name for name in fields(Query)]
-        record["queries"] = {name: [getattr(query, name) for query in self.queries] for name in columns}
-        return record
+        """Return plain JSON values; queries by column."""
+        return {**asdict(self), "queries": query_columns(self.queries)}
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> "EpisodeRecord":
         """Return the record that `to_dict` wrote."""
-        columns = record["queries"]
-        rows = zip(*columns.values(), strict=True)
         return cls(
             **{
                 **record,
                 "cell": Cell(**record["cell"]),
                 "outcome": Outcome(record["outcome"]),
-                "queries": tuple(Query(**dict(zip(columns, row, strict=True))) for row in rows),
+                "queries": queries_of(record["queries"]),
             }
         )
+
+
+def query_columns(queries: Sequence[Query]) -> dict[str, list[Any]]:
+    """Return queries as one list a column, which is a third of the size of a list a row."""
+    return {own.name: [getattr(query, own.name) for query in queries] for own in fields(Query)}
+
+
+def queries_of(columns: dict[str, list[Any]]) -> tuple[Query, ...]:
+    """Return the queries that `query_columns` wrote."""
+    return tuple(Query(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True))
 
 
 def jerk_of(actions: np.ndarray) -> float:

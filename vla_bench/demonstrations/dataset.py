@@ -1,19 +1,25 @@
 """Reads demonstrations in the layout of LeRobotDataset v3.0; LeRobot is not needed."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
+from jaxtyping import Bool
 
 from vla_bench import video
 from vla_bench.demonstrations import layout
 from vla_bench.demonstrations.layout import ACTION, STATE, place, video_key
 from vla_bench.errors import OptionError, VlaBenchError
+
+HOLD_OUT_EVERY = 10
+"""Of each sentence of a dataset, every tenth episode is for validation and never trained on."""
 
 
 class NoDatasetError(VlaBenchError):
@@ -69,6 +75,19 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.episodes)
+
+    @cached_property
+    def held_out(self) -> Bool[np.ndarray, " episodes"]:
+        """Return which episodes are for validation."""
+        told = np.array([row["tasks"][0] for row in self.episodes])
+        nth = np.array([np.count_nonzero(told[: index + 1] == told[index]) for index in range(len(told))])
+        return nth % HOLD_OUT_EVERY == 0
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Return a hash of what tells this dataset from any other: every episode's statistics are in its row."""
+        rows = json.dumps(self.episodes, sort_keys=True, default=str)
+        return hashlib.sha256(rows.encode()).hexdigest()[:16]
 
     def load(self, index: int, cameras: Sequence[str] | None = None) -> LoadedEpisode:
         """Return an episode, with the images of `cameras` only, of all by default.

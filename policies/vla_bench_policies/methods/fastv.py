@@ -1,4 +1,8 @@
-"""FastV (Chen et al. 2024, "An Image is Worth 1/2 Tokens After Layer 2", arXiv:2403.06764)."""
+"""FastV (Chen et al. 2024, "An Image is Worth 1/2 Tokens After Layer 2", arXiv:2403.06764).
+
+As released: pkunlp-icler/FastV, `src/FastV/llava-hf/transformers/src/transformers/models/llama/modeling_llama.py`. By
+the paper (Sec. 4.1) rows are ranked by the attention they get from all others, not from the last one alone.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,16 +20,17 @@ from vla_bench_policies.token_cache.rule import CacheRule, Inside, Merge, Step, 
 class FastV(TokenMethod):
     """Delete, at one layer, the visual rows that the prompt's last row looks at least in the layer before.
 
-    It keeps nothing from one step to the next. The layers before are full, so what it looks at is undamaged.
+    Attention is the mean over heads; rows keep their positions. Nothing is kept from one step to the next. The layers
+    before are full, so what it looks at is undamaged.
     """
 
     NAME: ClassVar[str] = "fastv"
 
     delete: float = 0.5
-    """Share R of the visual rows that is deleted; the paper uses 0.5 and 0.75 . 0 is the exact setting."""
+    """Share R of the visual rows that is deleted; 0.5, 0.75 and 0.9 in the paper's Table 1. 0 is the exact setting."""
 
     layer: int = 3
-    """Layer K of 32 from which they are gone."""
+    """Layer K of 32 from which they are gone; 3 in the released example (README), mostly 2 in the paper (Sec. 5.3)."""
 
     def __post_init__(self) -> None:
         """Refuse what is no share."""

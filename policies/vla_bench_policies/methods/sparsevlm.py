@@ -1,4 +1,10 @@
-"""SparseVLM (Zhang et al. 2024, arXiv:2410.04417): delete what the text does not ask for, and recycle some of it."""
+"""SparseVLM (Zhang et al. 2024, arXiv:2410.04417): delete what the text does not ask for, and recycle some of it.
+
+As released, version 1: Gumpest/SparseVLMs, `score.py`, `modelling_sparse_llama.py` and `utils.py` in
+`llava/model/language_model`. The paper takes the number of rows from the rank of the attention (Eq. 7), assigns rows to
+centres by cosine and adds them up (Sec. 3.3); the released code has fixed numbers, assigns by distance and averages.
+There rows are renumbered when some are gone; here they keep their positions, and a merged row has its centre's.
+"""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -13,17 +19,17 @@ from vla_bench_policies.token_cache.patches import chosen, highest
 from vla_bench_policies.token_cache.plan import RowPlan
 from vla_bench_policies.token_cache.rule import CacheRule, Inside, Merge, Step, at_depth
 
-STAGES = ((2, 300 / 576), (6, 200 / 576), (15, 110 / 576))
-"""Layer of 32, and share of the visual rows that are left from it on. Source: the paper's budgets."""
+STAGES = ((3, 300 / 576), (7, 200 / 576), (16, 110 / 576))
+"""Layer of 32, and share of the visual rows that are left from it on, merged ones not counted.
+
+Source: `score.py`, the list for 192 rows on average. Layers 2, 6 and 15 are computed in full and rank the rows.
+"""
 
 RECYCLED = 0.3
-"""Of the rows that are dropped, the share that is clustered and merged. Source: the paper."""
+"""Of the rows that are dropped, the share that is merged (tau in the paper). Source: `modelling_sparse_llama.py`."""
 
 ROWS_PER_CLUSTER = 10
-"""Choice: the paper gives the number of clusters as a share (theta) without its value."""
-
-NEIGHBOURS = 5
-"""Of a row, whose distances give its density. Choice."""
+"""The inverse of theta in the paper. Source: `modelling_sparse_llama.py`."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ class _SparseVlm(CacheRule):
         n_kept = min(int(active.sum()), round(self._kept(step.n_layers)[inside.layer] * n_rows))
         ranked = highest(looked, int(active.sum()))
         kept, dropped = ranked[:n_kept], ranked[n_kept:]
-        recycled = dropped[: int(self.recycled * len(dropped))]
+        recycled = dropped[: int(self.recycled * len(dropped)) + 1] if self.recycled else dropped[:0]
         merge = merged(recycled, inside.hidden) if len(recycled) else None
         stays = np.concatenate((kept, merge.targets)) if merge is not None else kept
         return plan.delete(~chosen(stays, n_rows), from_layer=inside.layer), merge
@@ -84,27 +90,33 @@ class _SparseVlm(CacheRule):
 
 
 def raters(text: Tensor, visual: Tensor) -> Tensor:
-    """Return the words whose mean softmax relevance to the image is above the mean (paper)."""
+    """Return the words whose mean softmax relevance to the image is at least the mean (paper, Eq. 5 and 6)."""
     relevance = (visual @ text.T).softmax(dim=-1).mean(dim=0)
     return torch.nonzero(relevance >= relevance.mean())[:, 0]
 
 
 def merged(rows: np.ndarray, hidden: Tensor) -> Merge:
-    """Return the merge of rows around density peaks: each cluster becomes its mean, at its centre's place."""
-    n_clusters = max(1, len(rows) // ROWS_PER_CLUSTER)
+    """Return the merge of rows around density peaks: each cluster becomes its mean, at its centre's place.
+
+    Density and distance are Eq. 8 and 9 of the paper, with as many neighbours as clusters, a row being its own nearest
+    (`cluster_and_merge`, which adds noise so that no two are equally dense; here the lower row is the denser).
+    """
+    n_clusters = len(rows) // ROWS_PER_CLUSTER + 1
     features = hidden[torch.from_numpy(rows).to(hidden.device)].float().cpu()
     distance = torch.cdist(features, features) / features.shape[1] ** 0.5
-    nearest = distance.topk(min(NEIGHBOURS, len(rows)), largest=False).values
+    nearest = distance.topk(n_clusters, largest=False).values
     density = (-(nearest**2).mean(dim=1)).exp()
-    denser = density[None] > density[:, None]
+    rank = torch.from_numpy(highest(density.numpy(), len(rows))).argsort()
+    denser = rank[None] < rank[:, None]
     to_denser = distance.masked_fill(~denser, float("inf")).min(dim=1).values
     to_denser = torch.where(torch.isinf(to_denser), distance.max(), to_denser)
     centres = highest((density * to_denser).numpy(), n_clusters)
     member = distance[:, torch.from_numpy(centres)].argmin(dim=1).numpy()
+    member[centres] = np.arange(n_clusters)
     weights = np.zeros((n_clusters, len(hidden)))
     for cluster in range(n_clusters):
         own = rows[member == cluster]
-        weights[cluster, own] = 1 / max(1, len(own))
+        weights[cluster, own] = 1 / len(own)
     return Merge(rows[centres], weights)
 
 

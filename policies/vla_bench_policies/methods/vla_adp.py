@@ -1,4 +1,10 @@
-"""VLA-ADP (arXiv:2509.22093): prune while the arm moves coarsely."""
+"""VLA-ADP (Pei et al. 2025, arXiv:2509.22093): prune while the arm moves coarsely.
+
+As released: chen7086/VLA-ADP, `experiments/robot/libero/run_libero_eval_prune_v2.py` (the gate),
+`experiments/robot/libero/configs/prune_v2_config.json` (constants) and `prismatic/extern/hf/modeling_prismatic.py` (the
+scores); not checked against the paper. There the beginning and end of the sequence count among the words, and what one
+view cannot take is lost.
+"""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -12,13 +18,13 @@ from vla_bench_policies.token_cache.plan import RowPlan
 from vla_bench_policies.token_cache.rule import CacheRule, Step
 
 SPLIT = {1: (1.0,), 2: (0.4, 0.6)}
-"""Part of the budget for the main and the wrist view (paper)."""
+"""Part of the budget for the main and the wrist view. Source: `qk_keep_split`."""
 
 WINDOW = 2
-"""Former chunks whose travel the newest is compared with (paper)."""
+"""Former chunks whose travel the newest is compared with. Source: `adjacent_extrema_window`, the newest not counted."""
 
 MOST_IN_A_ROW = 3
-"""Pruned chunks after which one is computed in full (paper)."""
+"""Pruned chunks after which one is computed in full. Source: `limit_max_consecutive_pruned`."""
 
 POSITION = slice(0, 3)
 """Entries of the proprioception that are the end effector's position [m]."""
@@ -31,7 +37,8 @@ class VlaAdp(TokenMethod):
     NAME: ClassVar[str] = "vla-adp"
 
     keep: float = 0.75
-    """Share of the visual rows that stays in a pruned step; the paper's grid is 0.3 to 0.75. 1 is the exact setting."""
+    """Share of the visual rows that stays in a pruned step, as in `qk_keep_ratio`; the project page has 0.3 to 0.7 too.
+    1 is the exact setting."""
 
     def __post_init__(self) -> None:
         """Refuse what is no share."""
@@ -66,7 +73,7 @@ class _VlaAdp(CacheRule):
         return step.full().delete(~chosen(np.concatenate(kept), layout.n_visual))
 
     def _prunes(self, step: Step) -> bool:
-        """Say whether the last chunk was a coarse movement (paper)."""
+        """Say whether the last chunk was a coarse movement: its net travel (`delta_method`) against the former ones."""
         position = step.proprio[POSITION]
         if self.position is not None:
             self.travels.append(float(np.linalg.norm(position - self.position)))
@@ -77,7 +84,7 @@ class _VlaAdp(CacheRule):
         return newest >= min(former)  # at least the greatest: prune; below the least: full; between: prune
 
     def _scores(self, step: Step) -> np.ndarray:
-        """Return each visual row's match with the text, mean over heads and words (paper)."""
+        """Return how each visual row matches the text, mean over heads and words (`_compute_qk_importance_generic`)."""
         query, _ = step.project(0, step.rows[step.layout.text])
         _, key = step.project(0, step.visual)
         key = key.repeat_interleave(len(query) // len(key), dim=0)

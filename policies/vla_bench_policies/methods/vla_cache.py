@@ -1,7 +1,11 @@
 """VLA-Cache (Xu et al. 2025, arXiv:2502.02175): reuse what is still and not attended to, more of it in deeper layers.
 
-The released code differs from the paper (candidates in raster order; with action chunks the current frame is compared
-with itself). This is what the paper describes; the reference frame is the one of the last inference.
+Constants and steps are those of siyuhsu/vla-cache, `src/openvla*/experiments/robot/vla_cache_utils.py` and
+`openvla_utils.py`, and of its fork siyuhsu/transformers; none was checked against the paper. Differences, on purpose:
+
+- candidates come most similar first, there in raster order;
+- the reference is the frame of the last inference; the OpenVLA-OFT evaluation there compares the frame with itself;
+- entropy is that of the text, proprioception and action rows, which are never reused; there of all computed rows.
 """
 
 from dataclasses import dataclass
@@ -20,20 +24,20 @@ PUBLISHED_ROWS = 256
 """Visual rows of a view in OpenVLA, of which counts are given."""
 
 STILL = {1: 130, 2: 150}
-"""Most rows of a view that count as still, by number of views. Source: the paper and its released code."""
+"""Most rows of a view that count as still, by number of views. Source: `get_vla_action` of OpenVLA and OpenVLA-OFT."""
 
 RELEVANT = {1: 120, 2: 100}
-"""Rows of a view that text attends to most, which are never reused, by number of views. Source: released code,
-`token_attention_merge`."""
+"""Rows of a view that text attends to most, which are never reused, by number of views. Source:
+`task_relevant_selection` of OpenVLA and OpenVLA-OFT."""
 
 ATTENTION_LAYER = 15
-"""Of 32, whose attention says what is relevant. Source: released code."""
+"""Of 32, whose attention says what is relevant. Source: `token_attention_merge`."""
 
 SCHEDULE_LAYERS = (2, 6, 9, 11)
-"""Of 32, at which more candidates are reused. Source: released code."""
+"""Of 32, at which more candidates are reused. Source: siyuhsu/transformers, `LlamaModel.pruning_loc`."""
 
 GROWTH = 0.55
-"""Damping where the share grows from one layer to the next. Source: released code."""
+"""Damping where the share grows from one layer to the next. Source: `get_layer_mask_schedule`."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class VlaCache(TokenMethod):
     NAME: ClassVar[str] = "vla-cache"
 
     similarity: float = 0.996
-    """Least cosine between a patch's pixels now and at the last inference (paper). Above 1 nothing is
+    """Least cosine between a patch's pixels now and at the last inference (`find_static_patches`). Above 1 nothing is
     still, which is the exact setting."""
 
     def rule(self) -> CacheRule:
@@ -61,7 +65,7 @@ class _VlaCache(CacheRule):
     def plan(self, step: Step) -> RowPlan:
         candidates = self._candidates(step)
         shares = growth_limited([_entropy(step.attention[layer]) for layer in range(step.n_layers)])
-        plan, count = step.full(), 0
+        plan, count = step.full(), 1  # at least one candidate, as released
         for layer in sorted({at_depth(layer, step.n_layers) for layer in SCHEDULE_LAYERS}):
             count = max(count, int(shares[layer] * len(candidates)))
             plan = plan.reuse(chosen(candidates[:count], step.layout.n_visual), from_layer=layer)
@@ -87,7 +91,7 @@ class _VlaCache(CacheRule):
 
 
 def growth_limited(entropies: list[float]) -> np.ndarray:
-    """Return the share of candidates that each layer reuses (paper): certain layers reuse more."""
+    """Return the share of candidates that each layer reuses (`get_layer_mask_schedule`): certain layers reuse more."""
     entropy = np.array(entropies)
     spread = entropy.max() - entropy.min()
     shares = 1 - (entropy - entropy.min()) / spread if spread > 0 else np.ones(len(entropy))

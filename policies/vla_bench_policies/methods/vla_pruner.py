@@ -1,4 +1,10 @@
-"""VLA-Pruner (arXiv:2511.16449): keep what the prompt reads, and what recent actions looked at."""
+"""VLA-Pruner (Liu et al. 2025, arXiv:2511.16449): keep what the prompt reads, and what recent actions looked at.
+
+As released: MINT-SJTU/VLA-Pruner, `src/openvla/prismatic/extern/hf/modeling_prismatic.py` (the memory) and
+`src/openvla/transformers/src/transformers/models/llama/modeling_llama.py` (the choice); not checked against the paper.
+Of the released criteria this is `use_prefil_attention`, the paper's by the README. In the released memory the oldest
+step weighs most; here the newest does.
+"""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -16,16 +22,16 @@ from vla_bench_policies.token_cache.plan import RowPlan
 from vla_bench_policies.token_cache.rule import CacheRule, Inside, Merge, Step, at_depth
 
 LAYER = 3
-"""Of 32, from which rows are gone (paper)."""
+"""Of 32, from which rows are gone. Source: `fastv_k`."""
 
 WINDOW = 3
-"""Steps of action-to-vision attention that count; the first ones are full (paper)."""
+"""Steps of action-to-vision attention that count; the first ones are full. Source: `temporal_w`."""
 
-DECAY = 0.5
-"""Weight of a step relative to the next newer one. Choice: the paper's value is not given in what was read."""
+DECAY = 0.8
+"""Weight of a step relative to the next newer one. Source: `temporal_gamma`."""
 
 ACTION_LAYER = 15
-"""Of 32, whose action-to-vision attention is kept. Choice: the middle, as in VLA-Cache."""
+"""Of 32, whose action-to-vision attention is kept. Source: `predict_action`."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class VlaPruner(TokenMethod):
     NAME: ClassVar[str] = "vla-pruner"
 
     keep: float = 0.5
-    """Share of the visual rows that stays; 1 is the exact setting."""
+    """Share of the visual rows that stays; released scripts have 0.5, 0.25 and 0.125. 1 is the exact setting."""
 
     def __post_init__(self) -> None:
         """Refuse what is no share."""
@@ -55,16 +61,16 @@ class _VlaPruner(CacheRule):
         self.looked.clear()
 
     def watched(self, layout: RowLayout, n_layers: int) -> dict[int, np.ndarray]:
-        rows = np.arange(layout.proprio, layout.n_rows)  # the prompt's last row, then those that answer
-        return {at_depth(LAYER, n_layers) - 1: rows, at_depth(ACTION_LAYER, n_layers): rows}
+        prompt, acting = np.arange(layout.proprio + 1), np.arange(layout.proprio, layout.n_rows)
+        return {at_depth(LAYER, n_layers) - 1: prompt, at_depth(ACTION_LAYER, n_layers): acting}
 
     def narrows_at(self, n_layers: int) -> tuple[int, ...]:
         return (at_depth(LAYER, n_layers),)
 
     def plan(self, step: Step) -> RowPlan:
         if step.attention:
-            answers = step.attention[at_depth(ACTION_LAYER, step.n_layers)][1:]
-            self.looked.append(answers[:, step.layout.visual].mean(dim=0).cpu().numpy())
+            acting = step.attention[at_depth(ACTION_LAYER, step.n_layers)]
+            self.looked.append(acting[:, step.layout.visual].mean(dim=0).cpu().numpy())
         return step.full()
 
     def narrow(self, plan: RowPlan, step: Step, inside: Inside) -> tuple[RowPlan, Merge | None]:
@@ -72,7 +78,7 @@ class _VlaPruner(CacheRule):
             return plan, None
         n_rows = step.layout.n_visual
         count = round(self.keep * n_rows)
-        prefill = inside.attention[inside.layer - 1][0, step.layout.visual].cpu().numpy()
+        prefill = inside.attention[inside.layer - 1][:, step.layout.visual].mean(dim=0).cpu().numpy()
         weights = DECAY ** np.arange(WINDOW - 1, -1, -1)
         recent = weights @ np.stack(self.looked) / weights.sum()
         union = np.union1d(highest(prefill, count), highest(recent, count))
@@ -81,10 +87,13 @@ class _VlaPruner(CacheRule):
 
 
 def spread(rows: np.ndarray, visual: Tensor, count: int) -> np.ndarray:
-    """Return `count` of the rows, each the farthest by cosine from those before it (greedy)."""
+    """Return `count` of the rows: the one farthest from its nearest, then each the farthest from those before it.
+
+    Distance is by cosine, the choice greedy (`_redundancy_minization`).
+    """
     features = F.normalize(visual[torch.from_numpy(rows).to(visual.device)].float(), dim=-1).cpu()
     distance = 1 - features @ features.T
-    picked = [int(distance.mean(dim=1).argmax())]
+    picked = [int(distance.topk(2, dim=1, largest=False).values[:, 1].argmax())]
     nearest = distance[picked[0]].clone()
     while len(picked) < count:
         nearest[picked] = -1.0

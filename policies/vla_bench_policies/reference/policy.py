@@ -13,12 +13,14 @@ from vla_bench.errors import OptionError, UnknownNameError, VlaBenchError
 from vla_bench.policy import ActionChunk
 from vla_bench.types import ActionSpec, Observation, Task
 from vla_bench_policies.reference import checkpoint as checkpoints
+from vla_bench_policies.reference import flops
 from vla_bench_policies.reference.actions import from_bins
 from vla_bench_policies.reference.decoder import NORM_EPS, ROPE_THETA
 from vla_bench_policies.reference.model import Head
 from vla_bench_policies.reference.tokenizer import tokenizer
-from vla_bench_policies.token_cache.cache import Seen, TokenCache
+from vla_bench_policies.token_cache.cache import TokenCache
 from vla_bench_policies.token_cache.decoder import PackedLlama
+from vla_bench_policies.token_cache.lane import Seen
 from vla_bench_policies.token_cache.rule import CacheRule
 
 WEIGHTS = "weights"
@@ -71,6 +73,7 @@ class ReferencePolicy:
         self._stack = PackedLlama(self._model.decoder, heads, heads, ROPE_THETA, NORM_EPS)
         self._cache = TokenCache(self._stack, [CacheRule()])
         self._tokens: dict[str, Tensor] = {}
+        self._flops: dict[int, int] = {}
         shown = "" if weights == "cpu" else f":{Path(weights).stem}"
         self.name = f"reference-{self.head}{shown}"
         self.action_spec = ActionSpec()
@@ -123,8 +126,10 @@ class ReferencePolicy:
             actions,
             rows_computed=done.rows_per_layer[0] + layout.n_rows - x.shape[1],  # and those decoded one by one
             rows_reused=done.rows_reused,
+            flops=self._outside_flops(tokens.shape[1]) + done.flops + self._cache.flops_extended,
             stages_ms=watch.laps_ms,
             cache=done.to_dict(),
+            fates=dict(zip(self._model.config.cameras, layout.by_view(done.fates), strict=True)),
         )
 
     def synchronize(self) -> None:
@@ -134,7 +139,14 @@ class ReferencePolicy:
 
     def _answer(self, tail: Tensor, last_row: int, watch: "_Watch") -> Tensor:
         """Return normalised actions (n, action) from the hidden states behind the visual rows."""
-        return self._model.chunk_head(tail[0, -self._model.config.chunk :][: self._execute])
+        return self._model.chunk_head(tail[0, -self._model.config.chunk :])[: self._execute]
+
+    def _outside_flops(self, n_text: int) -> int:
+        """Return the operations of a query outside of the decoder."""
+        if n_text not in self._flops:
+            whole = flops.of_query(self._model.config, n_text, self.head)
+            self._flops[n_text] = whole.vision + whole.heads
+        return self._flops[n_text]
 
     def _frames(self, obs: Observation) -> np.ndarray:
         """Return the pictures of all views, as an array of their own."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vla_bench.errors import VlaBenchError
+from vla_bench_policies.token_cache.cost import LayerCost
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """What a layer calls once it has rotated queries (b, heads, q, w), rotated keys and values (b, kv_heads, q, w): the
@@ -16,6 +17,9 @@ cache keeps keys and values, and returns what the queries have seen (b, heads, q
 
 MOST_POSITIONS = 4096
 """Rows for which rotations are kept; Llama-2's own limit."""
+
+MATRICES = (*(f"self_attn.{name}_proj" for name in "qkvo"), *(f"mlp.{name}_proj" for name in ("gate", "up", "down")))
+"""Of a Llama layer: queries, keys and values first."""
 
 ROWS_ATTENTION = "vla_bench_rows"
 """Name under which `transformers` knows the attention that asks the cache."""
@@ -44,6 +48,11 @@ class DecoderStack(Protocol):
     @property
     def head_width(self) -> int:
         """Return the width of a head."""
+        ...
+
+    @property
+    def cost(self) -> LayerCost:
+        """Return what a layer costs; all are alike."""
         ...
 
     def rotation(self, positions: Int[Tensor, "b q"], like: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,6 +101,8 @@ class PackedLlama:
         _check_names(set(state), self.n_layers)
         self.heads, self.kv_heads, self._eps = heads, kv_heads, eps
         self.head_width = len(state["layers.0.self_attn.q_proj.weight"]) // heads
+        sizes = [state[f"layers.0.{part}.weight"].numel() for part in MATRICES]
+        self.cost = LayerCost(sum(sizes), sum(sizes[:3]), width=heads * self.head_width)
         self._final = state["norm.weight"].clone()
         self._cosine, self._sine = _turns(self.head_width, rope_theta, self._final)
         self._layers = [_PackedLayer(state, f"layers.{index}.", packed) for index in range(self.n_layers)]
@@ -165,8 +176,7 @@ def _rotated(x: Float[Tensor, "b heads q w"], rotation: tuple[Tensor, Tensor]) -
 
 
 def _check_names(found: set[str], n_layers: int) -> None:
-    parts = [f"self_attn.{name}_proj" for name in "qkvo"] + [f"mlp.{name}_proj" for name in ("gate", "up", "down")]
-    parts += ["input_layernorm", "post_attention_layernorm"]
+    parts = (*MATRICES, "input_layernorm", "post_attention_layernorm")
     wanted = {f"layers.{index}.{part}.weight" for index in range(n_layers) for part in parts} | {"norm.weight"}
     if missing := sorted(wanted - found):
         raise UnfitDecoderError(f"has no parameter {missing[0]!r}", "Llama's parameters")
@@ -200,6 +210,12 @@ class ModuleStack:
         self.n_layers = len(model.layers)
         self.kv_heads = config.num_key_value_heads
         self.head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        attention = model.layers[0].self_attn
+        self.cost = LayerCost(
+            weights=sum(weight.numel() for weight in model.layers[0].parameters() if weight.ndim == 2),
+            projections=attention.q_proj.weight.numel() + attention.k_proj.weight.numel(),
+            width=config.num_attention_heads * self.head_width,
+        )
 
     def rotation(self, positions: Int[Tensor, "b q"], like: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the model's own rotary embedding returns."""

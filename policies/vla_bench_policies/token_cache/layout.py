@@ -65,6 +65,10 @@ class RowLayout:
         """Return the visual rows of a view, counted among the visual rows."""
         return slice(index * self.rows_per_view, (index + 1) * self.rows_per_view)
 
+    def by_view(self, values: np.ndarray) -> np.ndarray:
+        """Return values of the visual rows (visual,) as a picture of each view (views, grid, grid)."""
+        return values.reshape(self.n_views, self.grid, self.grid)
+
     def answering(self) -> Int[np.ndarray, " rows"]:
         """Return the rows of text, proprioception and action, in order: text first."""
         return np.arange(self.text.start, self.n_rows)

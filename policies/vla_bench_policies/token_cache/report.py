@@ -1,13 +1,15 @@
 """What caching did in a step: recorded with every query."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, UInt8
 
+from vla_bench.policy import Fate
 from vla_bench_policies.token_cache.buffer import NEVER
 from vla_bench_policies.token_cache.plan import RowPlan
+from vla_bench_policies.token_cache.rule import CacheRule
 
 AGE_BINS = (1, 2, 4, 8, 16, 32)
 """Lower ends of the histogram's bins of ages, in inferences; the last one is open."""
@@ -37,48 +39,66 @@ class CacheReport:
     rows_deleted: int
     """Visual rows that were not seen in at least one layer."""
 
+    rows_refreshed: int
+    """Visual rows that are computed in every layer, and were reused the step before."""
+
     age_max: int
     """Greatest age of a value that was seen, in inferences."""
 
     age_counts: tuple[int, ...]
     """Reused visual rows by age at their oldest layer, in `AGE_BINS`."""
 
+    flops: int
+    """Floating-point operations of the prompt's rows and of the gate, a multiply-add counted as two."""
+
+    fates: UInt8[np.ndarray, " visual"]
+    """What happened to each visual row, a `Fate`: the verb of its last layer."""
+
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
+        """Return plain JSON values, without what is a number a row."""
+        values = {own.name: getattr(self, own.name) for own in fields(self) if own.name not in ("fates", "flops")}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
+    @classmethod
+    def of(
+        cls, rule: CacheRule, full_because: str, nominal: float, plan: RowPlan, n_rest: int, flops: int,
+        before: Int[np.ndarray, "layers visual"], after: Int[np.ndarray, "layers visual"],
+    ) -> "CacheReport":  # fmt: skip
+        """Return the report of a step.
 
-def report(
-    rule: str, provenance: str, full_because: str, nominal: float, plan: RowPlan, n_rest: int, ages: np.ndarray
-) -> CacheReport:
-    """Return the report of a step.
-
-    Args:
-        rule: Its name.
-        provenance: Of what it looked at.
-        full_because: See `CacheReport`.
-        nominal: Of the plan before the decoder.
-        plan: As it was followed.
-        n_rest: Rows that are not visual.
-        ages: Of every visual row and layer after the step (layers, visual).
-    """
-    layers = np.arange(plan.n_layers)[:, None]
-    active = layers < plan.active_until
-    reused = ~active & (layers < plan.visible_until)
-    seen_old = reused.any(axis=0)
-    oldest = np.where(reused, ages, 0).max(axis=0, initial=0)
-    return CacheReport(
-        rule=rule,
-        provenance=provenance,
-        full_because=full_because,
-        nominal=nominal,
-        effective=1.0 - plan.computed_share(),
-        rows_per_layer=tuple((active.sum(axis=1) + n_rest).tolist()),
-        rows_reused=int(seen_old.sum()),
-        rows_deleted=int((plan.visible_until < plan.n_layers).sum()),
-        age_max=int(oldest.max(initial=0)),
-        age_counts=_histogram(oldest[seen_old]),
-    )
+        Args:
+            rule: Has decided it.
+            full_because: See `CacheReport`.
+            nominal: Of the plan before the decoder.
+            plan: As it was followed.
+            n_rest: Rows that are not visual.
+            flops: See `CacheReport`.
+            before: Ages of every visual row and layer before the step.
+            after: And after it.
+        """
+        layers = np.arange(plan.n_layers)[:, None]
+        active = layers < plan.active_until
+        reused = ~active & (layers < plan.visible_until)
+        seen_old = reused.any(axis=0)
+        oldest = np.where(reused, after, 0).max(axis=0, initial=0)
+        deleted = plan.visible_until < plan.n_layers
+        refreshed = active.all(axis=0) & (before > 0).any(axis=0)
+        fates = np.select((deleted, seen_old, refreshed), (Fate.DELETED, Fate.REUSED, Fate.REFRESHED), Fate.COMPUTED)
+        return cls(
+            rule=rule.name,
+            provenance=rule.provenance,
+            full_because=full_because,
+            nominal=nominal,
+            effective=1.0 - plan.computed_share(),
+            rows_per_layer=tuple((active.sum(axis=1) + n_rest).tolist()),
+            rows_reused=int(seen_old.sum()),
+            rows_deleted=int(deleted.sum()),
+            rows_refreshed=int(refreshed.sum()),
+            age_max=int(oldest.max(initial=0)),
+            age_counts=_histogram(oldest[seen_old]),
+            flops=flops,
+            fates=fates.astype(np.uint8),
+        )
 
 
 def _histogram(ages: Int[np.ndarray, " rows"]) -> tuple[int, ...]:

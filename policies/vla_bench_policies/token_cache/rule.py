@@ -55,6 +55,9 @@ class Step:
     rng: np.random.Generator
     """For whatever is random, seeded by the episode."""
 
+    spend: Callable[[int], None]
+    """Takes the floating-point operations of matrix products that the rule does itself; `project` counts its own."""
+
     @property
     def visual(self) -> Float[Tensor, "visual d"]:
         """Return the visual rows as the decoder gets them now."""

@@ -1,7 +1,6 @@
 """Demonstrations as arrays: decoded once, kept on the disk, split by episode."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,14 +11,10 @@ import numpy as np
 from tqdm import tqdm
 
 from vla_bench import provenance
-from vla_bench.demonstrations.dataset import Dataset
+from vla_bench.demonstrations.dataset import HOLD_OUT_EVERY, Dataset
 from vla_bench.errors import VlaBenchError
 
-HOLD_OUT_EVERY = 10
-"""Of each sentence of a dataset, every tenth episode is for validation and never trained on."""
-
-
-MANY = f"{HOLD_OUT_EVERY} of a task at least, the last of which is held out"
+MANY = f"{HOLD_OUT_EVERY} of a task in one of the datasets, the last of which is held out"
 
 
 class UnfitDemonstrationsError(VlaBenchError):
@@ -105,6 +100,8 @@ def load(directories: Sequence[Path], cameras: Sequence[str], image_px: int, cac
     datasets = [Dataset(directory) for directory in directories]
     for dataset in datasets:
         _check(dataset, cameras, image_px)
+    if not any(dataset.held_out.any() for dataset in datasets):
+        raise UnfitDemonstrationsError(directories[0], f"fewer than {HOLD_OUT_EVERY} episodes of every task", MANY)
     rows = [row for dataset in datasets for row in dataset.episodes]
     lengths = np.array([row["length"] for row in rows])
     sentences = tuple(sorted({row["tasks"][0] for row in rows}))
@@ -118,9 +115,9 @@ def load(directories: Sequence[Path], cameras: Sequence[str], image_px: int, cac
         end=np.repeat(np.cumsum(lengths), lengths),
         sentence=np.repeat([sentences.index(row["tasks"][0]) for row in rows], lengths),
         sentences=sentences,
-        held_out=np.repeat(np.concatenate([_held_out(dataset) for dataset in datasets]), lengths),
+        held_out=np.repeat(np.concatenate([dataset.held_out for dataset in datasets]), lengths),
         sources=tuple(map(_source, datasets)),
-        fingerprint=hashlib.sha256("".join(map(_fingerprint, datasets)).encode()).hexdigest()[:12],
+        fingerprint=hashlib.sha256("".join(dataset.fingerprint for dataset in datasets).encode()).hexdigest()[:12],
     )
 
 
@@ -142,13 +139,6 @@ def _source(dataset: Dataset) -> dict[str, Any]:
     return found | {"command": "vla-bench collect " + " ".join(f"--{key} {value}" for key, value in options.items())}
 
 
-def _held_out(dataset: Dataset) -> np.ndarray:
-    """Return which episodes are for validation (episodes,)."""
-    told = np.array([row["tasks"][0] for row in dataset.episodes])
-    nth = np.array([np.count_nonzero(told[: index + 1] == told[index]) for index in range(len(told))])
-    return nth % HOLD_OUT_EVERY == 0
-
-
 def _check(dataset: Dataset, cameras: Sequence[str], image_px: int) -> None:
     if set(cameras) - set(dataset.cameras):
         raise UnfitDemonstrationsError(dataset.directory, f"cameras {list(dataset.cameras)}", f"{list(cameras)}")
@@ -156,20 +146,12 @@ def _check(dataset: Dataset, cameras: Sequence[str], image_px: int) -> None:
         shape = tuple(dataset.info["features"][f"observation.images.{camera}"]["shape"])
         if shape != (image_px, image_px, 3):
             raise UnfitDemonstrationsError(dataset.directory, f"images {shape}", f"({image_px}, {image_px}, 3)")
-    if not _held_out(dataset).any():
-        raise UnfitDemonstrationsError(dataset.directory, f"fewer than {HOLD_OUT_EVERY} episodes of every task", MANY)
-
-
-def _fingerprint(dataset: Dataset) -> str:
-    """Return a hash of what tells this dataset from any other: every episode's statistics are in its row."""
-    rows = json.dumps(dataset.episodes, sort_keys=True, default=str)
-    return hashlib.sha256(rows.encode()).hexdigest()[:16]
 
 
 def _decoded(dataset: Dataset, cameras: Sequence[str], image_px: int, cache: Path) -> np.ndarray:
     n_frames = sum(row["length"] for row in dataset.episodes)
     shape = (n_frames, len(cameras), image_px, image_px, 3)
-    path = cache / f"{_fingerprint(dataset)}-{'-'.join(cameras)}.frames"
+    path = cache / f"{dataset.fingerprint}-{'-'.join(cameras)}.frames"
     if not path.exists():
         _decode(dataset, cameras, shape, path)
     return np.memmap(path, dtype=np.uint8, mode="r", shape=shape)

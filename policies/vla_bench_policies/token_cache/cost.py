@@ -1,0 +1,32 @@
+"""Floating-point operations of decoder layers, a multiply-add counted as two, every pair of row and key counted.
+
+Left out, as torch's counter leaves them out: norms, activations, softmax, rotation; under 1 % here.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """What one layer costs, by the rows that it computes and the keys that they look at."""
+
+    weights: int
+    """Entries of the layer's matrices."""
+
+    projections: int
+    """Entries of those that make queries and keys for a gate, and what is fused with them."""
+
+    width: int
+    """Query heads times the width of one."""
+
+    def layer(self, n_rows: int, n_keys: int) -> int:
+        """Return the operations of the layer."""
+        return 2 * n_rows * self.weights + 2 * self.scores(n_rows, n_keys)
+
+    def scores(self, n_rows: int, n_keys: int) -> int:
+        """Return the operations of the products of queries and keys, which are those of weights and values too."""
+        return 2 * n_rows * n_keys * self.width
+
+    def projection(self, n_rows: int) -> int:
+        """Return the operations of `DecoderStack.project`."""
+        return 2 * n_rows * self.projections

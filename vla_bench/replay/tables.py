@@ -1,0 +1,190 @@
+"""What a replay has measured, as frames, and the summary that a reader sees first."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from vla_bench import stats
+from vla_bench.replay.record import ReplayRecord
+from vla_bench.tables import REFERENCE_METHOD, bracketed, interval_columns, query_row
+from vla_bench.types import ActionSpec
+
+GRIPPER = 6
+"""Entry of an action that opens and closes; the three before it turn, the first three move."""
+
+DECODER = ("gate", "prefill", "decode")
+"""Stages that a token method changes."""
+
+
+def steps(records: Sequence[ReplayRecord], spec: ActionSpec) -> pd.DataFrame:
+    """Return one row for every method, recording and control step: how far its action is from the full computation's.
+
+    Columns: `distance_mm` and `distance_mrad` (Euclidean, of the commanded translation and rotation), `gripper_flip`
+    (whether the command is the opposite one), and `recorded_mm`, the distance to what was done when it was recorded.
+    """
+    reference = {record.episode: record for record in records if record.method == REFERENCE_METHOD}
+    frames = []
+    for record in records:
+        full = reference.get(record.episode)
+        if record.is_broken or full is None or full.is_broken:
+            continue
+        apart = record.done - full.done
+        recorded = record.done - np.array(record.recorded)
+        frames.append(
+            pd.DataFrame(
+                {
+                    "method": record.method,
+                    "recording": record.episode,
+                    "step": np.arange(len(apart)),
+                    "distance_mm": np.linalg.norm(apart[:, :3], axis=1) * spec.translation_m * 1e3,
+                    "distance_mrad": np.linalg.norm(apart[:, 3:6], axis=1) * spec.rotation_rad * 1e3,
+                    "gripper_flip": np.sign(record.done[:, GRIPPER]) != np.sign(full.done[:, GRIPPER]),
+                    "recorded_mm": np.linalg.norm(recorded[:, :3], axis=1) * spec.translation_m * 1e3,
+                }
+            )
+        )
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def queries(records: Sequence[ReplayRecord]) -> pd.DataFrame:
+    """Return one row for every query of a record that is whole."""
+    rows = [
+        {"method": record.method, "recording": record.episode, **query_row(query)}
+        for record in records
+        if not record.is_broken
+        for query in record.queries
+    ]
+    return pd.DataFrame(rows)
+
+
+def summarise(records: Sequence[ReplayRecord], spec: ActionSpec, seed: int = 0) -> pd.DataFrame:
+    """Return one row for every method, in the order of their policy time a control step.
+
+    Distances are over all control steps: the mean of the recordings' means, with a bootstrap interval over recordings.
+    Times leave out warm-up and the first query of a recording; `speedup` is the ratio of the medians over recordings
+    of the policy time a control step.
+    """
+    found, asked = steps(records, spec), queries(records)
+    rows = []
+    for method in dict.fromkeys(record.method for record in records):
+        rng = np.random.default_rng(seed)
+        own = [record for record in records if record.method == method]
+        row: dict[str, object] = {"method": method, "recordings": len(own), "errors": sum(r.is_broken for r in own)}
+        if len(found) and (mine := found[found["method"] == method]).size:
+            row |= _distance(mine, rng) | _times(asked, method, rng)
+        rows.append(row)
+    summary = pd.DataFrame(rows)
+    return summary.sort_values("policy_ms_per_step", ignore_index=True) if "policy_ms_per_step" in summary else summary
+
+
+def stages(records: Sequence[ReplayRecord]) -> pd.DataFrame:
+    """Return the median time of each stage [ms a query] by method, the reference first, and what each adds to it."""
+    timed = _timed(queries(records))
+    columns = [name for name in timed.columns if name.startswith("stage_ms ")]
+    medians = timed.groupby("method", sort=False)[columns].median()
+    medians.columns = [name.removeprefix("stage_ms ") for name in columns]
+    medians["policy"] = timed.groupby("method", sort=False)["policy_ms"].median()
+    order = sorted(medians.index, key=lambda name: (name != REFERENCE_METHOD, medians.loc[name, "policy"]))
+    return medians.loc[order]
+
+
+def verdicts(summary: pd.DataFrame, by_stage: pd.DataFrame) -> list[str]:
+    """Return for each method whether it is faster or slower than the reference, and the stage that says why."""
+    said = []
+    for _, row in summary.iterrows():
+        if row["method"] == REFERENCE_METHOD or np.isnan(row.get("speedup", np.nan)):
+            said.append("")
+            continue
+        if row["speedup_low"] > 1:
+            said.append("faster" + _most(by_stage, row["method"], -1))
+        elif row["speedup_high"] < 1:
+            said.append("SLOWER" + _most(by_stage, row["method"], 1))
+        else:
+            said.append("no difference seen")
+    return said
+
+
+def to_text(summary: pd.DataFrame, by_stage: pd.DataFrame) -> str:
+    """Return both tables as a person reads them."""
+    if "policy_ms" not in summary:
+        return summary.to_string(index=False)
+    shown = pd.DataFrame(
+        {
+            "method": summary["method"],
+            "recordings": summary["recordings"],
+            "errors": summary["errors"],
+            "mm": bracketed(summary, "distance_mm", "{:.2f}"),
+            "mrad": bracketed(summary, "distance_mrad", "{:.1f}"),
+            "flips %": (100 * summary["gripper_flips"]).map("{:.2f}".format),
+            "to recorded mm": summary["recorded_mm"].map("{:.2f}".format),
+            "left out %": (100 * summary["effective"]).map("{:.0f}".format),
+            "GFLOP": summary["gflops"].map("{:.3f}".format),
+            "ms/query": bracketed(summary, "policy_ms", "{:.2f}"),
+            "decoder ms": summary["decoder_ms"].map("{:.2f}".format),
+            "speed-up": bracketed(summary, "speedup", "{:.2f}"),
+            "": verdicts(summary, by_stage),
+        }
+    )
+    return (
+        f"{shown.to_string(index=False)}\n\nStages, median ms a query:\n"
+        f"{by_stage.to_string(float_format='{:.2f}'.format, na_rep='-')}\n{LEGEND}"
+    )
+
+
+LEGEND = (
+    "mm, mrad: distance of the applied action to the full computation's on the same recording, mean over steps;\n"
+    "decoder ms: gate, prefill and decoding; speed-up: policy time a control step; [95 % intervals]; open loop: no\n"
+    "statement about success"
+)
+
+
+def _distance(own: pd.DataFrame, rng: np.random.Generator) -> dict[str, object]:
+    by_recording = own.groupby("recording")
+    return {
+        **interval_columns("distance_mm", stats.mean(by_recording["distance_mm"].mean().to_numpy(), rng)),
+        "distance_mm_p90": float(np.percentile(own["distance_mm"], 90)),
+        **interval_columns("distance_mrad", stats.mean(by_recording["distance_mrad"].mean().to_numpy(), rng)),
+        "gripper_flips": float(own["gripper_flip"].mean()),
+        "recorded_mm": float(own["recorded_mm"].mean()),
+    }
+
+
+def _times(asked: pd.DataFrame, method: str, rng: np.random.Generator) -> dict[str, object]:
+    own, timed = asked[asked["method"] == method], _timed(asked)
+    mine = timed[timed["method"] == method]
+    if not len(mine):
+        return {}
+    stage = [f"stage_ms {name}" for name in DECODER if f"stage_ms {name}" in mine]
+    per_step = timed.groupby(["method", "recording"])[["policy_ms", "n_executed"]].sum()
+    per_step = (per_step["policy_ms"] / per_step["n_executed"]).unstack("method").dropna(subset=[method])
+    before = per_step[REFERENCE_METHOD].to_numpy() if REFERENCE_METHOD in per_step else np.empty(0)
+    after = per_step[method].to_numpy()
+    paired = len(before) and not np.isnan(before).any()
+    clusters = [group["policy_ms"].to_numpy() for _, group in mine.groupby("recording")]
+    return {
+        "queries": len(own),
+        "effective": float(own["cache effective"].mean()) if "cache effective" in own else np.nan,
+        "age_max": float(own["cache age_max"].max()) if "cache age_max" in own else np.nan,
+        "gflops": float(own["flops"].astype(float).mean()) / 1e9,
+        **interval_columns("policy_ms", stats.clustered_median(clusters, rng)),
+        "policy_ms_p90": float(np.percentile(mine["policy_ms"], 90)),
+        "policy_ms_per_step": float(np.median(after)),
+        "decoder_ms": float(mine[stage].sum(axis=1).median()) if stage else np.nan,
+        **interval_columns("speedup", stats.ratio_of_paired_medians(before, after, rng) if paired else None),
+    }
+
+
+def _timed(asked: pd.DataFrame) -> pd.DataFrame:
+    return asked[~asked["is_warmup"] & ~asked["is_first_step"]]
+
+
+def _most(by_stage: pd.DataFrame, method: str, sign: int) -> str:
+    """Return the stage that has changed most in a direction."""
+    if method not in by_stage.index or REFERENCE_METHOD not in by_stage.index:
+        return ""
+    change = (by_stage.loc[method] - by_stage.loc[REFERENCE_METHOD]).drop("policy").dropna() * sign
+    if not len(change) or change.max() <= 0:
+        return ": asked less often" if sign < 0 else ""
+    stage = str(change.idxmax())
+    return f": {stage} {sign * change[stage]:+.2f} ms"

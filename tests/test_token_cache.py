@@ -200,9 +200,9 @@ def test_the_order_in_which_rows_are_gathered_changes_nothing(seed: int, monkeyp
 
     def scattered(self, query, key, value):
         """Write the rows of the layer in another order."""
-        if self._own is None:
+        if self._present.mask is not None:
             turn = torch.randperm(key.shape[2], generator=torch.Generator().manual_seed(seed))
-            self._buffer.write(self._layer, self._rows[:, turn], key[:, :, turn], value[:, :, turn])
+            self._buffer.write(self._layer, self._present.rows[:, turn], key[:, :, turn], value[:, :, turn])
         return attend(self, query, key, value)
 
     monkeypatch.setattr(stream.RowAttention, "__call__", scattered)

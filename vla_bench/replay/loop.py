@@ -55,7 +55,7 @@ def replay(plan: ReplayPlan, directory: Path, watch: Watch | None = None) -> lis
     Raises:
         UnfitRecordingError: If the policy cannot be shown these recordings.
         ResumeError: If the directory holds records of other conditions.
-        RunAbortedError: If the first recording ends in an error under every method.
+        RunAbortedError: If a recording ends in an error under every method.
     """
     policy = registry.policy(plan.policy)
     cameras = recording.check(plan.dataset, policy)
@@ -77,7 +77,7 @@ def replay(plan: ReplayPlan, directory: Path, watch: Watch | None = None) -> lis
                     watch(shown, listener.contestant.method, listener.fates)
                 records.append(_record(plan, shown, listener))
                 pages.append(records[-1])
-            if all(listener.error for listener in played):
+            if len(played) == len(contestants) and all(listener.error for listener in played):
                 raise RunAbortedError(len(played), played[-1].error or "")
     return journal.latest(records)
 

@@ -23,7 +23,7 @@ class ReplayPlan:
     """Policy that is accelerated, as `name` or `name:argument,key=value`."""
 
     methods: tuple[str, ...] = ("full",)
-    """Methods to compare, as `name` or `name:argument`; `full`, from which distances are taken, is always among them."""
+    """Methods to compare, as `name` or `name:argument`; `full`, from which distances are taken, is always one."""
 
     episodes: int = 10
     """How many of the held-out recordings, evenly over the dataset; 0 means all of them."""

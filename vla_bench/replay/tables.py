@@ -10,8 +10,8 @@ from vla_bench.replay.record import ReplayRecord
 from vla_bench.tables import REFERENCE_METHOD, bracketed, interval_columns, query_row
 from vla_bench.types import ActionSpec
 
-GRIPPER = 6
-"""Entry of an action that opens and closes; the three before it turn, the first three move."""
+GRIPPER = -1
+"""Entry of an action that opens and closes; the first three move, the three after them turn."""
 
 DECODER = ("gate", "prefill", "decode")
 """Stages that a token method changes."""
@@ -71,8 +71,8 @@ def summarise(records: Sequence[ReplayRecord], spec: ActionSpec, seed: int = 0) 
         rng = np.random.default_rng(seed)
         own = [record for record in records if record.method == method]
         row: dict[str, object] = {"method": method, "recordings": len(own), "errors": sum(r.is_broken for r in own)}
-        if len(found) and (mine := found[found["method"] == method]).size:
-            row |= _distance(mine, rng) | _times(asked, method, rng)
+        if len(found) and (found["method"] == method).any():
+            row |= _distance(found[found["method"] == method], rng) | _times(asked, method, rng)
         rows.append(row)
     summary = pd.DataFrame(rows)
     return summary.sort_values("policy_ms_per_step", ignore_index=True) if "policy_ms_per_step" in summary else summary

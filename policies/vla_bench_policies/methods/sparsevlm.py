@@ -61,7 +61,9 @@ class _SparseVlm(CacheRule):
     raters: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def plan(self, step: Step) -> RowPlan:
-        self.raters = raters(step.rows[step.layout.text], step.visual)
+        text, visual = step.rows[step.layout.text], step.visual
+        step.spend(2 * visual.numel() * len(text))
+        self.raters = raters(text, visual)
         return step.full()
 
     def watched(self, layout: RowLayout, n_layers: int) -> dict[int, np.ndarray]:
@@ -103,7 +105,7 @@ def merged(rows: np.ndarray, hidden: Tensor) -> Merge:
     """
     n_clusters = len(rows) // ROWS_PER_CLUSTER + 1
     features = hidden[torch.from_numpy(rows).to(hidden.device)].float().cpu()
-    distance = torch.cdist(features, features) / features.shape[1] ** 0.5
+    distance = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist") / features.shape[1] ** 0.5
     nearest = distance.topk(n_clusters, largest=False).values
     density = (-(nearest**2).mean(dim=1)).exp()
     rank = torch.from_numpy(highest(density.numpy(), len(rows))).argsort()

@@ -88,6 +88,7 @@ class _VlaAdp(CacheRule):
         query, _ = step.project(0, step.rows[step.layout.text])
         _, key = step.project(0, step.visual)
         key = key.repeat_interleave(len(query) // len(key), dim=0)
+        step.spend(2 * query.numel() * key.shape[1])
         return ((query @ key.transpose(-1, -2)).mean(dim=(0, 1)) * query.shape[-1] ** -0.5).float().cpu().numpy()
 
     def _budgets(self, step: Step) -> list[int]:

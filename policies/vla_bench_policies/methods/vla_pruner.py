@@ -82,7 +82,10 @@ class _VlaPruner(CacheRule):
         weights = DECAY ** np.arange(WINDOW - 1, -1, -1)
         recent = weights @ np.stack(self.looked) / weights.sum()
         union = np.union1d(highest(prefill, count), highest(recent, count))
-        kept = spread(union, step.visual, count) if len(union) > count else union
+        kept = union
+        if len(union) > count:
+            step.spend(2 * len(union) ** 2 * step.visual.shape[1])
+            kept = spread(union, step.visual, count)
         return plan.delete(~chosen(kept, n_rows), from_layer=inside.layer), None
 
 

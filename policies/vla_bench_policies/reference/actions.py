@@ -30,6 +30,11 @@ class Range:
         middle, half = (low + high) / 2, np.maximum(high - low, LEAST_RANGE) / 2
         return cls(tuple((middle - half).tolist()), tuple((middle + half).tolist()))
 
+    @property
+    def widths(self) -> list[float]:
+        """Return how far `high` is from `low`, entry by entry."""
+        return [high - low for low, high in zip(self.low, self.high, strict=True)]
+
     def normalise(self, values: Float[Tensor, "*n size"]) -> Float[Tensor, "*n size"]:
         """Return values where `low` is -1 and `high` is 1; what lies outside stays outside."""
         low, high = self._bounds(values)

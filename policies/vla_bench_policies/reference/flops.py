@@ -39,7 +39,7 @@ def of_query(config: ModelConfig, n_text: int, head: Head = "oft") -> Flops:
     """Return the operations of one query at batch 1, full computation."""
     c = config
     n_prompt = c.n_visual + n_text + 2
-    proprio = _linear(1, c.proprio_size, c.width) + _linear(1, c.width, c.width)
+    proprio = _linear(1, len(c.proprio_entries), c.width) + _linear(1, c.width, c.width)
     if head == "oft":
         decoder = _decoder(c, n_prompt + c.chunk, n_prompt + c.chunk)
         answer = _linear(c.chunk, c.width, c.width) + _linear(c.chunk, c.width, c.action_size)

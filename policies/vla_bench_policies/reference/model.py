@@ -25,6 +25,9 @@ from vla_bench_policies.token_cache.layout import RowLayout
 
 Head = Literal["oft", "ar"]
 
+N_PLACES = 6
+"""Numbers that training asks for besides actions: the hand's position now, and at its next grasp or release."""
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -57,6 +60,10 @@ class ModelConfig:
     proprio_size: int = 8
     action_size: int = 7
 
+    proprio_entries: tuple[int, ...] = (6, 7)
+    """Entries of the proprioception that are given: of LIBERO's, the fingers. Where the arm is the model has to see.
+    Given the pose as well, it learned libero-object without looking (93 of 100 with pictures that never changed)."""
+
     @property
     def rows_per_view(self) -> int:
         """Return the number of visual rows of a camera."""
@@ -78,6 +85,9 @@ class Answer:
     logits: Float[Tensor, "b action bins"]
     """Scores of the bins of the `ar` head, each entry given the true ones before it."""
 
+    places: Float[Tensor, "b places"]
+    """Normalised position of the hand now, and at its next grasp or release: what training asks besides."""
+
 
 class ReferenceVLA(nn.Module):
     """Images, instruction and proprioception to actions, all normalised."""
@@ -89,11 +99,12 @@ class ReferenceVLA(nn.Module):
         self.vision = VisionTower(c.image_px, c.patch_px, c.vision_width, c.vision_layers, c.vision_heads, views)
         self.projector = Projector(c.vision_width, c.width)
         self.words = nn.Embedding(len(tokenizer()), c.width)
-        self.proprio = nn.Sequential(nn.Linear(c.proprio_size, c.width), nn.GELU(), nn.Linear(c.width, c.width))
+        self.proprio = nn.Sequential(nn.Linear(len(c.proprio_entries), c.width), nn.GELU(), nn.Linear(c.width, c.width))
         self.queries = nn.Parameter(0.02 * torch.randn(c.chunk, c.width))
         self.bins = nn.Embedding(c.action_size * N_BINS, c.width)
         self.decoder = Decoder(c.width, c.layers, c.heads, c.hidden)
         self.chunk_head = nn.Sequential(nn.Linear(c.width, c.width), nn.GELU(), nn.Linear(c.width, c.action_size))
+        self.place_head = nn.Linear(c.width, N_PLACES)
         self.bin_heads = nn.Parameter(0.02 * torch.randn(c.action_size, N_BINS, c.width))
         for embedding in (self.words, self.bins):
             nn.init.normal_(embedding.weight, std=0.02)
@@ -115,10 +126,11 @@ class ReferenceVLA(nn.Module):
         Args:
             visual: What `see` returns.
             tokens: The instruction, filled up with PAD.
-            proprio: Normalised.
+            proprio: Normalised, all entries.
         """
         begin = self.words(tokens.new_full((len(tokens), 1), BOS))
-        return torch.cat((begin, visual, self.words(tokens), self.proprio(proprio)[:, None]), dim=1)
+        given = self.proprio(proprio[:, list(self.config.proprio_entries)])
+        return torch.cat((begin, visual, self.words(tokens), given[:, None]), dim=1)
 
     def forward(
         self,
@@ -139,7 +151,8 @@ class ReferenceVLA(nn.Module):
         hidden = self.decoder(x, positions, additive(mask, x.dtype))
         chunk = hidden[:, n_prompt : n_prompt + self.config.chunk]
         teller = torch.cat((hidden[:, n_prompt - 1 : n_prompt], hidden[:, n_prompt + self.config.chunk :]), dim=1)
-        return Answer(self.chunk_head(chunk), torch.einsum("baw,anw->ban", teller, self.bin_heads))
+        scores = torch.einsum("baw,anw->ban", teller, self.bin_heads)
+        return Answer(self.chunk_head(chunk), scores, self.place_head(hidden[:, n_prompt - 1]))
 
     def rows(self, prompt: Float[Tensor, "b prompt width"], head: Head) -> Float[Tensor, "b rows width"]:
         """Return the prompt followed by the rows that answer in one pass; the `ar` head's are decoded later."""

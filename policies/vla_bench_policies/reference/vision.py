@@ -66,11 +66,12 @@ class VisionTower(nn.Module):
     def __init__(self, image_px: int, patch_px: int, width: int, layers: int, heads: int, cameras: int) -> None:
         super().__init__()
         n_rows = (image_px // patch_px) ** 2
-        self.patches = PatchEmbedding(patch_px, width)
+        self.patches = nn.Sequential(PatchEmbedding(patch_px, width), nn.LayerNorm(width))
         self.position = nn.Parameter(0.02 * torch.randn(n_rows, width))
         self.camera = nn.Parameter(0.02 * torch.randn(cameras, width))
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
+        without_biases(self)
 
     def forward(self, images: Float[Tensor, "b cameras 3 px px"]) -> Float[Tensor, "b cameras rows width"]:
         """Return features of every patch of every camera.
@@ -92,7 +93,15 @@ class Projector(nn.Module):
     def __init__(self, vision_width: int, width: int) -> None:
         super().__init__()
         self.fc1, self.fc2 = nn.Linear(vision_width, width), nn.Linear(width, width)
+        without_biases(self)
 
     def forward(self, features: Float[Tensor, "*n vision"]) -> Float[Tensor, "*n width"]:
         """Return decoder rows."""
         return self.fc2(F.gelu(self.fc1(features)))
+
+
+def without_biases(module: nn.Module) -> None:
+    """Begin with biases of zero: what all images share would drown, in the first steps, what tells them apart."""
+    for name, weight in module.named_parameters():
+        if name.endswith("bias"):
+            nn.init.zeros_(weight)

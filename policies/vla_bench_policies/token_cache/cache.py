@@ -14,7 +14,7 @@ from vla_bench_policies.token_cache.lane import Lane, Seen
 from vla_bench_policies.token_cache.layout import RowLayout
 from vla_bench_policies.token_cache.report import CacheReport
 from vla_bench_policies.token_cache.rule import CacheRule
-from vla_bench_policies.token_cache.stream import RowAttention, Stream
+from vla_bench_policies.token_cache.stream import Present, RowAttention, Stream
 
 
 class TokenCache:
@@ -84,7 +84,8 @@ class TokenCache:
         self.flops_extended += self._stack.n_layers * self._stack.cost.layer(1, self._buffer.n_rows)
         for index in range(self._stack.n_layers):
             mask = additive(before & self._decoding[index], x.dtype)[:, None, None]
-            hidden = self._stack.layer(index, hidden, rotation, RowAttention(self._buffer, index, rows, mask))
+            attend = RowAttention(self._buffer, index, Present(rows, mask, causal=False))
+            hidden = self._stack.layer(index, hidden, rotation, attend)
         return self._stack.norm(hidden)[:, 0]
 
     def _step(self, x: Tensor, layout: RowLayout, seen: Sequence[Seen]) -> Tensor:

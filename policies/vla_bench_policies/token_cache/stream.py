@@ -58,13 +58,13 @@ class Stream:
 
     def attention(self, layer: int, watched: Sequence[np.ndarray | None]) -> "RowAttention":
         """Return what a layer calls."""
-        own = None if self._own is None else (self._own, self._layout.bidirectional)
-        watches, n_keys = self._watches(watched), self._buffer.n_rows
+        present, watches = self._present, self._watches(watched)
         for index, (places, watch) in enumerate(zip(self._places, watches, strict=True)):
-            self.flops[index] += self._stack.cost.layer(len(places), n_keys if own is None else len(places))
+            n_keys = len(places) if present.mask is None else self._buffer.n_rows
+            self.flops[index] += self._stack.cost.layer(len(places), n_keys)
             if watch is not None:
-                self.flops[index] += self._stack.cost.scores(len(watch.at), n_keys)
-        return RowAttention(self._buffer, layer, self._rows, self._mask, own, watches, self._eager)
+                self.flops[index] += self._stack.cost.scores(len(watch.at), self._buffer.n_rows)
+        return RowAttention(self._buffer, layer, present, watches, self._eager)
 
     def shown_by_layer(self) -> list[Tensor]:
         """Return, by layer, which rows of the buffer are seen by rows that come after the prompt (b, n_rows)."""
@@ -101,19 +101,18 @@ class Stream:
         table = np.full((1 if alike else len(active), most), self._buffer.spare)
         for index in range(len(table)):
             table[index, most - len(active[index]) :] = active[index]
-        self._rows = torch.from_numpy(table).to(device)
-        self.rotation = self._stack.rotation(self._rows.clamp(max=self._buffer.n_rows - 1), self.x)
+        rows = torch.from_numpy(table).to(device)
+        self.rotation = self._stack.rotation(rows.clamp(max=self._buffer.n_rows - 1), self.x)
         visible = np.zeros((len(shown), self._buffer.n_rows), dtype=bool)
-        for index, rows in enumerate(shown):
-            visible[index, rows] = True
+        for index, seen in enumerate(shown):
+            visible[index, seen] = True
         self._visible = torch.from_numpy(visible).to(device)
-        self._own, self._mask = None, None
-        if alike and all(map(np.array_equal, active, shown)):
-            self._own = self._rows  # nothing is reused: rows see each other, and the kernel's own causal order will do
-        else:
+        mask = None
+        if not alike or not all(map(np.array_equal, active, shown)):
             keys = torch.arange(self._buffer.n_rows, device=device)[None]
-            rows = self._rows.expand(len(shown), -1)
-            self._mask = additive(visible_keys(rows, keys, self._visible, self._layout.bidirectional), self.x.dtype)
+            every = rows.expand(len(shown), -1)
+            mask = additive(visible_keys(every, keys, self._visible, self._layout.bidirectional), self.x.dtype)
+        self._present = Present(rows, mask, not self._layout.bidirectional, alike and most == self._given)
 
     def _watches(self, watched: Sequence[np.ndarray | None]) -> list["_Watch | None"]:
         """Return, by lane, where the watched rows are in the stream, and what they see."""
@@ -153,6 +152,24 @@ class _Watch:
     mask: Float[Tensor, "1 1 rows n_rows"]
 
 
+@dataclass(frozen=True)
+class Present:
+    """The rows that some layers compute, and what they see."""
+
+    rows: Int[Tensor, "#b q"]
+    """Their places."""
+
+    mask: Float[Tensor, "#b 1 q n_rows"] | None
+    """Added to the scores of all places; None where nothing is reused, so that the rows see no others than each other:
+    then the kernel's own causal order will do."""
+
+    causal: bool
+    """Whether, without a mask, each sees those before it only."""
+
+    whole: bool = False
+    """Whether they are all rows of the prompt."""
+
+
 class RowAttention:
     """Attention at one layer: keeps keys and values, and lets the queries look at what they may see."""
 
@@ -160,30 +177,27 @@ class RowAttention:
         self,
         buffer: KeyValueBuffer,
         layer: int,
-        rows: Int[Tensor, "#b q"],
-        mask: Tensor | None,
-        own: tuple[Tensor, bool] | None = None,
+        present: Present,
         watches: Sequence[_Watch | None] = (),
         eager: bool = False,
     ) -> None:
-        self._buffer, self._layer, self._rows, self._mask, self._own = buffer, layer, rows, mask, own
+        self._buffer, self._layer, self._present = buffer, layer, present
         self._watches, self._eager = watches, eager
         self.found: list[Float[Tensor, "rows n_rows"] | None] = [None] * len(watches)
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Return what the queries (b, heads, q, w) have seen."""
-        self._buffer.write(self._layer, self._rows, key, value)
+        rows, mask = self._present.rows, self._present.mask
+        self._buffer.write(self._layer, rows, key, value, self._present.whole)
         for index, watch in enumerate(self._watches):
             if watch is not None:
                 every, _ = self._buffer.all_rows(self._layer)
                 one = slice(index, index + 1)
                 self.found[index] = attention_of(query[one, :, watch.at], every[one], watch.mask)[0]
-        causal = False
-        if self._own is None:
+        causal = mask is None and self._present.causal
+        if mask is not None:
             key, value = self._buffer.all_rows(self._layer)
-        else:
-            causal = not self._own[1]
         if self._eager:
-            return attended_eagerly(query, key, value, self._mask, causal)
+            return attended_eagerly(query, key, value, mask, causal)
         shared = query.shape[1] != key.shape[1]
-        return F.scaled_dot_product_attention(query, key, value, self._mask, is_causal=causal, enable_gqa=shared)
+        return F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal, enable_gqa=shared)

@@ -12,6 +12,9 @@ from vla_bench_policies.reference.tokenizer import PAD, tokenizer
 from vla_bench_policies.reference.training.frames import Demonstrations
 from vla_bench_policies.reference.training.recipe import Recipe
 
+POSITION = slice(0, 3)
+"""Entries of the proprioception that are the hand's position [m]."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -24,6 +27,8 @@ class Batch:
     chunk: Float[Tensor, "b chunk action"]
     within: Bool[Tensor, "b chunk"]
     """Whether the episode has that action still."""
+    places: Float[Tensor, "b places"]
+    """The hand's position now, and at its next grasp or release."""
 
     @property
     def bins(self) -> Int[Tensor, "b action"]:
@@ -59,6 +64,7 @@ class Batches:
             proprio=batch.proprio + torch.from_numpy(noise).to(self._device),
             chunk=batch.chunk,
             within=batch.within,
+            places=batch.places,
         )
 
     def validation(self, n_frames: int) -> list[Batch]:
@@ -75,13 +81,18 @@ class Batches:
         else:
             images = self._frames[torch.from_numpy(index).to(self._device)]
         actions, within = self._data.chunks(index, self._recipe.model.chunk)
+        now, then = (self._normalised(self._data.states[at]) for at in (index, self._data.grasp[index]))
         return Batch(
             images=images.permute(0, 1, 4, 2, 3).float(),
             tokens=self._tokens[torch.from_numpy(self._data.sentence[index]).to(self._device)],
-            proprio=self._states.normalise(torch.from_numpy(self._data.states[index]).to(self._device)),
+            proprio=now,
             chunk=self._actions.normalise(torch.from_numpy(actions).to(self._device)),
             within=torch.from_numpy(within).to(self._device),
+            places=torch.cat((now[:, POSITION], then[:, POSITION]), dim=1),
         )
+
+    def _normalised(self, states: np.ndarray) -> Tensor:
+        return self._states.normalise(torch.from_numpy(states).to(self._device))
 
 
 def altered(

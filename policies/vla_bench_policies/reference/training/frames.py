@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from tqdm import tqdm
 from vla_bench import provenance
 from vla_bench.demonstrations.dataset import HOLD_OUT_EVERY, Dataset
 from vla_bench.errors import VlaBenchError
+
+GRIPPER = 6
+"""Entry of an action that closes the gripper."""
 
 MANY = f"{HOLD_OUT_EVERY} of a task in one of the datasets, the last of which is held out"
 
@@ -66,6 +70,14 @@ class Demonstrations:
 
     sources: tuple[dict[str, Any], ...] = ()
     """Of each dataset: name, episodes, frames, bytes, and the command that makes it again."""
+
+    @cached_property
+    def grasp(self) -> np.ndarray:
+        """Return, for each frame, that before the gripper's next change of command, or its episode's last (n,)."""
+        closes = self.actions[:, GRIPPER] > 0
+        last = np.arange(1, len(closes) + 1) == self.end
+        stops = np.flatnonzero(last | (closes != np.roll(closes, -1)))
+        return stops[np.searchsorted(stops, np.arange(len(closes)))]
 
     @property
     def training(self) -> np.ndarray:

@@ -36,7 +36,10 @@ class Recipe:
     token_loss: float = 0.05
     """Weight of the `ar` head's cross-entropy beside the `oft` head's L1."""
 
-    shift_px: int = 4
+    place_loss: float = 0.5
+    """Weight of the L1 of `Answer.places`: a vision tower that learns from actions alone learns late, or not at all."""
+
+    shift_px: int = 2
     """Largest shift of a training image, edges repeated: relative places in the image stay right."""
 
     colour: float = 0.2

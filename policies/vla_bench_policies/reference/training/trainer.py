@@ -17,7 +17,7 @@ from vla_bench.types import ActionSpec
 from vla_bench_policies.reference.actions import Range
 from vla_bench_policies.reference.checkpoint import Checkpoint
 from vla_bench_policies.reference.model import ReferenceVLA
-from vla_bench_policies.reference.training.batches import Batch, Batches
+from vla_bench_policies.reference.training.batches import POSITION, Batch, Batches
 from vla_bench_policies.reference.training.frames import Demonstrations
 from vla_bench_policies.reference.training.recipe import Recipe
 from vla_bench_policies.reference.training.state import State
@@ -92,8 +92,10 @@ class Trainer:
     def validate(self) -> dict[str, float]:
         """Return the averaged weights' errors on held-out episodes.
 
-        `translation_mm` and `rotation_mrad` are mean absolute errors of the chunk's first action, per axis;
-        `chunk_l1` is over the whole chunk, normalised; `gripper` and `token` are shares that are right.
+        `translation_mm` and `rotation_mrad` are mean absolute errors of the chunk's first action, per axis, and
+        `translation_blind_mm` is what the former becomes with the pictures of another frame: near to it, the model does
+        not look. `chunk_l1` is over the whole chunk, normalised; `gripper` and `token` are shares that are right;
+        `place_now_mm` and `place_then_mm` are of `Answer.places`, per axis.
         """
         model = self.state.model
         with torch.no_grad(), self._averaged():
@@ -131,7 +133,7 @@ class Trainer:
             group["lr"] = rate
         batch = self._batches.training(self.state.step)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
-            loss, parts = _losses(self.state.model, batch, self.recipe.token_loss)
+            loss, parts = _losses(self.state.model, batch, self.recipe)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.state.model.parameters(), self.recipe.clip)
         self.state.optimiser.step()
@@ -142,15 +144,26 @@ class Trainer:
 
     def _errors(self, batch: Batch, model: nn.Module) -> dict[str, float]:
         answer = model(batch.images, batch.tokens, batch.proprio, batch.bins)
-        wrong = (self._actions.restore(answer.chunk) - self._actions.restore(batch.chunk)).abs()[:, 0]
-        opens = self._actions.restore(answer.chunk)[:, 0, GRIPPER] < 0
+        blind = model(batch.images.roll(1, dims=0), batch.tokens, batch.proprio, batch.bins)
+        wrong, wrong_blind = (self._restored(one.chunk) - self._restored(batch.chunk) for one in (answer, blind))
+        opens = self._restored(answer.chunk)[:, GRIPPER] < 0
+        misplaced = (answer.places - batch.places).abs().mean(dim=0).unflatten(0, (2, 3)) / 2
+        misplaced = misplaced * misplaced.new_tensor(self._states.widths[POSITION]) * 1e3
+        mm, mrad = self._spec.translation_m * 1e3, self._spec.rotation_rad * 1e3
         return {
-            "translation_mm": float(wrong[:, TRANSLATION].mean()) * self._spec.translation_m * 1e3,
-            "rotation_mrad": float(wrong[:, ROTATION].mean()) * self._spec.rotation_rad * 1e3,
-            "gripper": float((opens == (self._actions.restore(batch.chunk)[:, 0, GRIPPER] < 0)).float().mean()),
+            "translation_mm": float(wrong[:, TRANSLATION].abs().mean()) * mm,
+            "translation_blind_mm": float(wrong_blind[:, TRANSLATION].abs().mean()) * mm,
+            "rotation_mrad": float(wrong[:, ROTATION].abs().mean()) * mrad,
+            "gripper": float((opens == (self._restored(batch.chunk)[:, GRIPPER] < 0)).float().mean()),
             "chunk_l1": float(_chunk_loss(answer.chunk, batch)),
             "token": float((answer.logits.argmax(dim=-1) == batch.bins).float().mean()),
+            "place_now_mm": float(misplaced[0].mean()),
+            "place_then_mm": float(misplaced[1].mean()),
         }
+
+    def _restored(self, chunk: Tensor) -> Tensor:
+        """Return the first action of each chunk (b, action), in the environment's units."""
+        return self._actions.restore(chunk)[:, 0]
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
@@ -193,11 +206,15 @@ def read_log(directory: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _losses(model: nn.Module, batch: Batch, token_weight: float) -> tuple[Tensor, dict[str, Tensor]]:
+def _losses(model: nn.Module, batch: Batch, recipe: Recipe) -> tuple[Tensor, dict[str, Tensor]]:
     answer = model(batch.images, batch.tokens, batch.proprio, batch.bins)
-    chunk = _chunk_loss(answer.chunk.float(), batch)
-    token = F.cross_entropy(answer.logits.float().flatten(0, 1), batch.bins.flatten())
-    return chunk + token_weight * token, {"chunk": chunk.detach(), "token": token.detach()}
+    parts = {
+        "chunk": _chunk_loss(answer.chunk.float(), batch),
+        "token": F.cross_entropy(answer.logits.float().flatten(0, 1), batch.bins.flatten()),
+        "place": F.l1_loss(answer.places.float(), batch.places),
+    }
+    loss = parts["chunk"] + recipe.token_loss * parts["token"] + recipe.place_loss * parts["place"]
+    return loss, {name: part.detach() for name, part in parts.items()}
 
 
 def _chunk_loss(chunk: Tensor, batch: Batch) -> Tensor:

@@ -25,7 +25,7 @@ from vla_bench_policies.token_cache.patches import chosen
 from vla_bench_policies.token_cache.plan import RowPlan
 from vla_bench_policies.token_cache.rule import CacheRule, Step
 
-SHAPES = {"small": (256, 8, 4, 688, RowLayout(1, 256, 30, 7)), "cpu": (128, 4, 4, 352, RowLayout(2, 64, 10, 8))}
+SHAPES = {"small": (256, 8, 4, 688, RowLayout(1, 256, 30, 7)), "cpu": (256, 4, 4, 688, RowLayout(2, 64, 10, 8))}
 """Width, layers, heads, inner width and rows: `small` is the shape of the bars, `cpu` that of the policy that ships."""
 
 SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9)

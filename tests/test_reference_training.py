@@ -28,7 +28,7 @@ from vla_bench_policies.reference.training.curve import training_curve
 from vla_bench_policies.reference.training.frames import FrameCacheError, UnfitDemonstrationsError
 from vla_bench_policies.reference.training.recipe import PRESETS, Recipe
 from vla_bench_policies.reference.training.state import OtherTrainingError
-from vla_bench_policies.reference.training.trainer import LOG, STATE, Trainer, learning_rate, read_log
+from vla_bench_policies.reference.training.trainer import LOG, STATE, Trainer, cosine_rate, read_log
 
 SMALL = ModelConfig(image_px=32, patch_px=16, vision_width=16, vision_layers=1, width=16, layers=1, heads=2, hidden=32)
 RECIPE = Recipe(model=SMALL, steps=12, batch=4, warmup_steps=2, validate_every=6, learning_rate=3e-3, shift_px=1)
@@ -207,7 +207,8 @@ def test_altered_light_keeps_what_is_brighter_brighter() -> None:
 
 
 def test_the_learning_rate_rises_and_falls_to_zero() -> None:
-    rates = [learning_rate(RECIPE, step) for step in range(RECIPE.steps + 1)]
+    peak, warmup, steps = RECIPE.learning_rate, RECIPE.warmup_steps, RECIPE.steps
+    rates = [cosine_rate(peak, warmup, steps, step) for step in range(steps + 1)]
     assert max(rates) == RECIPE.learning_rate == rates[RECIPE.warmup_steps]
     assert rates[: RECIPE.warmup_steps] == sorted(rates[: RECIPE.warmup_steps])
     assert rates[RECIPE.warmup_steps :] == sorted(rates[RECIPE.warmup_steps :], reverse=True)

@@ -11,6 +11,7 @@ import pandas as pd
 import tyro
 
 from vla_bench import doctor, figures, film, floor, registry, runner, tables
+from vla_bench.compare import command as compare
 from vla_bench.errors import OptionError, VlaBenchError
 from vla_bench.plan import RunPlan
 from vla_bench.replay import command as replay
@@ -178,6 +179,7 @@ def _write_summary(results: tables.Results, directory: Path) -> str:
 COMMANDS: dict[str, type[Command]] = {
     "run": Run,
     "table": Table,
+    "compare": compare.Compare,
     "figure": Figure,
     "list": List,
     "check": Check,

@@ -28,7 +28,7 @@ class CheckpointError(VlaBenchError):
     def __init__(self, path: Path, problem: str) -> None:
         super().__init__(
             f"{path} is no checkpoint of the reference VLA: {problem}; expected a safetensors file written by "
-            f"'vla-bench train export'. Fetch it again, or export it again from its training directory"
+            f"'vla-bench train reference'. Fetch it again, or run its training again, which only goes on"
         )
 
 
@@ -93,7 +93,8 @@ def load(path: Path) -> Checkpoint:
         raise CheckpointError(path, "its weights do not have the hash of its header, so one of them was altered")
     if shape["tokens"] != len(tokenizer()):
         raise CheckpointError(path, f"it knows {shape['tokens']} words, this version's vocabulary {len(tokenizer())}")
-    config = ModelConfig(**shape["config"] | {"cameras": tuple(shape["config"]["cameras"])})
+    lists = {name: tuple(value) for name, value in shape["config"].items() if isinstance(value, list)}
+    config = ModelConfig(**shape["config"] | lists)
     model = ReferenceVLA(config)
     try:
         model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})

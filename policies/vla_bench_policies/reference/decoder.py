@@ -36,6 +36,14 @@ class Attention(nn.Module):
         self.heads = heads
         self.q_proj, self.k_proj, self.v_proj, self.o_proj = (nn.Linear(width, width, bias=False) for _ in range(4))
 
+    def projected(self, x: Float[Tensor, "b q width"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values (b, heads, q, w), not rotated yet."""
+        query, key, value = (
+            projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        return query, key, value
+
     def forward(
         self,
         x: Float[Tensor, "b q width"],
@@ -43,11 +51,8 @@ class Attention(nn.Module):
         mask: Float[Tensor, "#b 1 q q"] | None,
     ) -> Float[Tensor, "b q width"]:
         """Let every row look at the keys that the mask allows; without a mask, at itself and those before it."""
-        query, key, value = (
-            projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        query, key = _rotated(query, *rotation), _rotated(key, *rotation)
+        query, key, value = self.projected(x)
+        query, key = rotated(query, *rotation), rotated(key, *rotation)
         seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None)
         return self.o_proj(seen.transpose(1, 2).flatten(-2))
 
@@ -116,6 +121,7 @@ def rotary(positions: Int[Tensor, "b q"], head_width: int, dtype: torch.dtype) -
     return angle.cos().to(dtype), angle.sin().to(dtype)
 
 
-def _rotated(x: Float[Tensor, "b heads q w"], cosine: Tensor, sine: Tensor) -> Float[Tensor, "b heads q w"]:
+def rotated(x: Float[Tensor, "b heads q w"], cosine: Tensor, sine: Tensor) -> Float[Tensor, "b heads q w"]:
+    """Return queries or keys turned by their positions."""
     first, second = x.chunk(2, dim=-1)
     return x * cosine + torch.cat((-second, first), dim=-1) * sine

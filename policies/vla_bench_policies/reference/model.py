@@ -46,12 +46,12 @@ class ModelConfig:
     vision_layers: int = 2
     vision_heads: int = 4
 
-    width: int = 128
-    """Of the decoder."""
+    width: int = 256
+    """Of the decoder: as in the published models, it carries most of a step."""
 
     layers: int = 4
     heads: int = 4
-    hidden: int = 352
+    hidden: int = 688
     """Width inside the decoder's feed-forward network."""
 
     chunk: int = 8

@@ -90,7 +90,8 @@ class Lane:
         self.plan = step.full() if first else self.rule.plan(step)
         self._check(step.layout)
         self._because = "first" if first else "rule" if self.plan.is_full else ""
-        self._nominal = 1.0 - self.plan.computed_share()
+        meant = None if first else self.rule.nominal
+        self._nominal = 1.0 - self.plan.computed_share() if meant is None else meant
         self.narrows = () if first else self.rule.narrows_at(self.n_layers)
         self.attention = {}
 

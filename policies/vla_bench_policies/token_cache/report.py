@@ -25,7 +25,7 @@ class CacheReport:
     """`first` after a reset, `refresh` if the rule wanted it, empty if the plan was not full."""
 
     nominal: float
-    """Share of the visual row-layers that the plan before the decoder leaves out."""
+    """Share of the visual row-layers that the rule meant to leave out, before the decoder ran."""
 
     effective: float
     """Share that was left out in the end, after recovery and narrowing."""

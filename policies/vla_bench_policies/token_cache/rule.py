@@ -111,6 +111,10 @@ class CacheRule:
     compares: bool = field(default=False, kw_only=True)
     """Whether the rule compares frames, so that a frame compared with itself is worth a warning."""
 
+    nominal: float | None = field(default=None, kw_only=True)
+    """Share of the rows that the rule meant to leave out, set by `plan` where the plan leaves out another: one that
+    recomputes some of them for safety. None means what the plan says."""
+
     eager: bool = field(default=False, kw_only=True)
     """Whether attention is computed as whole maps instead of by the fused kernel: the slow reference of some papers."""
 

@@ -33,7 +33,7 @@ class TrainReference:
     """Size and recipe: `cpu` for two cores and three hours, `gpu` for one data-centre card and twenty minutes."""
 
     out: Path = Path("results/training")
-    """Directory for state, log, curve and checkpoint; continued if begun."""
+    """Directory for state, log, curve and checkpoint, which is written anew at every validation; continued if begun."""
 
     steps: int = 0
     """Optimiser steps; 0 means the preset's."""
@@ -63,8 +63,13 @@ class TrainReference:
                 f"{len(data.training)} frames to train on, {len(data.validation)} held out, "
                 f"{len(data.sentences)} sentences; step {trainer.state.step} of {recipe.steps}"
             )
-            trainer.run()
-            trainer.checkpoint(self._again()).save(self.out / CHECKPOINT)
+
+            def save(found: dict[str, float] | None = None) -> None:
+                trainer.checkpoint(self._again(), found).save(self.out / CHECKPOINT)
+
+            trainer.run(on_validation=save)
+            if not (self.out / CHECKPOINT).exists():  # it was over before, and somebody has moved the file
+                save()
         paths = [self.out / f"curve.{suffix}" for suffix in ("png", "pdf")]
         with figures.paper_figure(*paths) as ax:
             training_curve(ax, read_log(self.out))

@@ -14,13 +14,13 @@ class Recipe:
     model: ModelConfig = field(default_factory=ModelConfig)
     """Its shape."""
 
-    steps: int = 12_000
+    steps: int = 8_000
     """Optimiser steps."""
 
     batch: int = 32
     """Frames a step."""
 
-    learning_rate: float = 1e-3
+    learning_rate: float = 8e-4
     """At its peak, after the warm-up; a cosine brings it to zero."""
 
     warmup_steps: int = 300
@@ -63,7 +63,7 @@ class Recipe:
 PRESETS: dict[str, Recipe] = {
     "cpu": Recipe(),
     "gpu": Recipe(
-        model=ModelConfig(patch_px=8, vision_width=192, vision_layers=3, width=256, layers=8, hidden=704),
+        model=ModelConfig(patch_px=8, vision_width=192, vision_layers=3, layers=8),
         steps=12_000,
         batch=256,
         warmup_steps=1_000,

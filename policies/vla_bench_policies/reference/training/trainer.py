@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -64,8 +64,11 @@ class Trainer:
             self.state.restore(directory / STATE, self._origin)
         self._drop_rows_of_the_future()
 
-    def run(self) -> None:
+    def run(self, on_validation: Callable[[dict[str, float]], None] | None = None) -> None:
         """Train until the recipe's last step; whatever interrupts it, the state on the disk is whole.
+
+        Args:
+            on_validation: Is told what `validate` found, whenever it was asked.
 
         Raises:
             CheckpointWriteError: If the state cannot be written.
@@ -82,6 +85,8 @@ class Trainer:
                     found = self.validate()
                     self._note({"step": self.state.step, **found})
                     bar.set_postfix_str(f"held-out {found['translation_mm']:.2f} mm")
+                    if on_validation is not None:
+                        on_validation(found)
                 if self.state.step % SAVE_EVERY == 0 or self.state.step == self.recipe.steps:
                     self._note({"step": self.state.step, "seconds": self.state.seconds, **_mean(window)})
                     window.clear()
@@ -102,11 +107,12 @@ class Trainer:
             rows = [self._errors(batch, model) for batch in self._batches.validation(VALIDATION_FRAMES)]
         return _mean(rows)
 
-    def checkpoint(self, command: str = "") -> Checkpoint:
+    def checkpoint(self, command: str = "", validation: dict[str, float] | None = None) -> Checkpoint:
         """Return the averaged weights with all that a policy needs.
 
         Args:
             command: What makes it again, for the card.
+            validation: Their errors on held-out episodes; measured if not given.
         """
         model = ReferenceVLA(self.recipe.model)
         model.load_state_dict({name: tensor.cpu() for name, tensor in self.state.averaged.items()})
@@ -122,13 +128,14 @@ class Trainer:
             "seconds": round(self.state.seconds),
             "device": self._device.type,
             "torch": torch.__version__,
-            "validation": {key: round(value, 4) for key, value in self.validate().items()},
+            "validation": {key: round(value, 4) for key, value in (validation or self.validate()).items()},
         }
         return Checkpoint(model, self._actions, self._states, history)
 
     def _advance(self) -> dict[str, float]:
         """Take one step and return its losses."""
-        rate = learning_rate(self.recipe, self.state.step)
+        recipe = self.recipe
+        rate = cosine_rate(recipe.learning_rate, recipe.warmup_steps, recipe.steps, self.state.step)
         for group in self.state.optimiser.param_groups:
             group["lr"] = rate
         batch = self._batches.training(self.state.step)
@@ -186,12 +193,12 @@ class Trainer:
         (self._directory / LOG).write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def learning_rate(recipe: Recipe, step: int) -> float:
+def cosine_rate(peak: float, warmup_steps: int, steps: int, step: int) -> float:
     """Return the rate of a step: linear warm-up, then half a cosine down to zero."""
-    if step < recipe.warmup_steps:
-        return recipe.learning_rate * (step + 1) / recipe.warmup_steps
-    share = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
+    if step < warmup_steps:
+        return peak * (step + 1) / warmup_steps
+    share = (step - warmup_steps) / max(1, steps - warmup_steps)
+    return peak * 0.5 * (1 + math.cos(math.pi * share))
 
 
 def read_log(directory: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,95 @@
+"""Trained gates on the disk: safetensors, with their shape, the policy they belong to and their history."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from vla_bench.errors import UnknownNameError, VlaBenchError
+from vla_bench_policies.lac.gates import GateConfig, Gates
+from vla_bench_policies.reference.checkpoint import CheckpointError, read_tensors, write_tensors
+
+KIND = "vla-bench LAC gates, format 1"
+HEADER = "vla_bench"
+WEIGHTS = "weights"
+"""Folder of the package that holds the gates that ship."""
+
+
+class GatesError(VlaBenchError):
+    """Refuse a file that holds no gates."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(
+            f"{path} holds no gates of LAC: {problem}; expected a safetensors file written by 'vla-bench train lac'"
+        )
+
+
+class ForeignGatesError(VlaBenchError):
+    """Refuse gates that were trained for another policy."""
+
+    def __init__(self, path: Path, found: str, expected: str) -> None:
+        super().__init__(
+            f"the gates of {path} were trained for the weights {found}, the policy has {expected}: train gates for it "
+            f"with 'vla-bench train lac', or choose the policy that they belong to"
+        )
+
+
+@dataclass(frozen=True)
+class TrainedGates:
+    """Gates and where they come from."""
+
+    gates: Gates
+    policy: str
+    """Hash of the weights of the policy that they were trained for."""
+    history: dict[str, Any] = field(default_factory=dict)
+    """Data, recipe and measurements, for the card."""
+
+    def save(self, path: Path) -> None:
+        """Write the file in one step.
+
+        Raises:
+            CheckpointWriteError: If it cannot be written.
+        """
+        header = {
+            "kind": KIND, "config": asdict(self.gates.config), "policy": self.policy, "history": self.history,
+        }  # fmt: skip
+        tensors = {name: weight.detach().cpu().contiguous() for name, weight in self.gates.state_dict().items()}
+        write_tensors(path, tensors, {HEADER: json.dumps(header)})
+
+
+def load(path: Path) -> TrainedGates:
+    """Return gates in evaluation mode.
+
+    Raises:
+        GatesError: If the file is missing, broken or something else.
+    """
+    try:
+        tensors, metadata = read_tensors(path)
+    except CheckpointError as caught:
+        raise GatesError(path, str(caught.__cause__ or "there is no such file")) from caught
+    try:
+        header = json.loads(metadata[HEADER])
+        if header["kind"] != KIND:
+            raise GatesError(path, f"it is a {header['kind']!r}")
+        lists = {name: tuple(value) for name, value in header["config"].items() if isinstance(value, list)}
+        gates = Gates(GateConfig(**header["config"] | lists))
+        gates.load_state_dict(tensors)
+        return TrainedGates(gates.eval().requires_grad_(False), header["policy"], header["history"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as caught:
+        raise GatesError(path, f"its header or weights are broken ({type(caught).__name__}: {caught})") from caught
+
+
+def find(weights: str) -> Path:
+    """Return the file of gates that ship, or the path itself.
+
+    Raises:
+        UnknownNameError: If it is neither.
+    """
+    if weights.endswith(".safetensors") or "/" in weights:
+        return Path(weights)
+    folder = Path(str(files("vla_bench_policies.lac").joinpath(WEIGHTS)))
+    known = {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+    if weights not in known:
+        raise UnknownNameError("operating point of LAC", weights, known)
+    return known[weights]

@@ -1,0 +1,120 @@
+"""The frozen policy as training sees it: a dense decoder in which reused keys and values are blended in.
+
+In every layer `K = K_old + m (K_new - K_old)` and `V` alike on the visual rows, with m = 1 where a row is recomputed.
+With a mask of zeros and ones this equals the token cache's sparse forward: a row that is reused still runs through
+the dense layers, and nobody sees it.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from vla_bench_policies.reference.decoder import Layer, rotary, rotated
+from vla_bench_policies.reference.model import ReferenceVLA
+from vla_bench_policies.token_cache.attention import additive, attention_of
+from vla_bench_policies.token_cache.layout import RowLayout
+from vla_bench_policies.token_cache.rule import at_depth
+
+ALIGNED_LAYER = 15
+"""Of 32: whose attention stage I imitates. Choice, the middle; the paper does not say."""
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """Rotated keys and values of the visual rows, by layer, on which nothing depends."""
+
+    keys: tuple[Float[Tensor, "b heads visual w"], ...]
+    values: tuple[Float[Tensor, "b heads visual w"], ...]
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What the policy answers in one step."""
+
+    chunk: Float[Tensor, "b chunk action"]
+    """Normalised actions."""
+
+    remembered: Remembered
+    """For the next step."""
+
+    attention: Float[Tensor, "b visual"]
+    """Mean attention of text, proprioception and action rows to each visual row at the aligned layer."""
+
+
+class Teacher:
+    """Runs a frozen reference VLA over prompts of equal length."""
+
+    def __init__(self, model: ReferenceVLA, first_layer: int = 0) -> None:
+        """Freeze a model.
+
+        Args:
+            model: In evaluation mode from now on, without gradients of its own.
+            first_layer: Layers before it are always computed in full.
+        """
+        self.model = model.eval().requires_grad_(False)
+        self._first = first_layer
+        self._aligned = at_depth(ALIGNED_LAYER, model.config.layers)
+
+    @torch.no_grad()
+    def rows(
+        self, images: Float[Tensor, "b views 3 px px"], tokens: Int[Tensor, "b text"], proprio: Float[Tensor, "b p"]
+    ) -> Float[Tensor, "b rows width"]:
+        """Return the embedded rows of a prompt and its action queries."""
+        return self.model.rows(self.model.prompt(self.model.see(images), tokens, proprio), "oft")
+
+    def look(
+        self,
+        rows: Float[Tensor, "b rows width"],
+        layout: RowLayout,
+        mask: Float[Tensor, "b visual"] | None = None,
+        remembered: Remembered | None = None,
+    ) -> Looked:
+        """Return the answer; without a mask everything is recomputed.
+
+        Args:
+            rows: What `rows` returns.
+            layout: Which of them are visual.
+            mask: 1 where a row is recomputed, 0 where what is remembered serves.
+            remembered: Of an earlier step.
+        """
+        decoder, visual = self.model.decoder, layout.visual
+        positions = torch.arange(rows.shape[1], device=rows.device)[None]
+        turn = rotary(positions, decoder.head_width, rows.dtype)
+        x, keys, values = rows, [], []
+        attention = rows.new_zeros(len(rows), layout.n_visual)
+        for index, layer in enumerate(decoder.layers):
+            assert isinstance(layer, Layer)
+            query, key, value = layer.self_attn.projected(layer.input_layernorm(x))
+            query, key = rotated(query, *turn), rotated(key, *turn)
+            if mask is not None and remembered is not None and index >= self._first:
+                key = _blended(key, remembered.keys[index], mask, visual)
+                value = _blended(value, remembered.values[index], mask, visual)
+            keys.append(key[:, :, visual].detach())
+            values.append(value[:, :, visual].detach())
+            if index == self._aligned:
+                attention = self._attention(query.detach(), key.detach(), layout)
+            seen = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+            x = x + layer.self_attn.o_proj(seen.transpose(1, 2).flatten(-2))
+            x = x + layer.mlp(layer.post_attention_layernorm(x))
+        hidden = decoder.norm(x[:, layout.action])
+        return Looked(self.model.chunk_head(hidden), Remembered(tuple(keys), tuple(values)), attention)
+
+    def _attention(self, query: Tensor, key: Tensor, layout: RowLayout) -> Float[Tensor, "b visual"]:
+        answering = torch.from_numpy(layout.answering()).to(query.device)
+        seen = torch.arange(key.shape[2], device=query.device) <= answering[:, None]
+        looked = attention_of(query[:, :, answering], key, additive(seen, torch.float32)[None, None])
+        return looked[:, :, layout.visual].mean(dim=1)
+
+
+def alignment_target(attention: Float[Tensor, "b visual"]) -> Float[Tensor, "b visual"]:
+    """Return S_VLA: attention scaled to [0, 1] in each frame (choice 2 of the method's table)."""
+    low, high = attention.amin(dim=1, keepdim=True), attention.amax(dim=1, keepdim=True)
+    return (attention - low) / (high - low).clamp(min=1e-12)
+
+
+def _blended(new: Tensor, old: Tensor, mask: Float[Tensor, "b visual"], visual: slice) -> Tensor:
+    part = old + mask[:, None, :, None] * (new[:, :, visual] - old)
+    return torch.cat((new[:, :, : visual.start], part, new[:, :, visual.stop :]), dim=2)

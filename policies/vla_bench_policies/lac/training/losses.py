@@ -1,0 +1,129 @@
+"""What the gates learn from: in stage I the policy's attention, in stage II its own loss against the rows saved."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from vla_bench_policies.lac.gates import Gates, n_reused, prepared
+from vla_bench_policies.lac.relaxation import Estimator, candidate_masks, expected_ratio, hard_mask, mixed
+from vla_bench_policies.lac.teacher import Looked, Remembered, Teacher, alignment_target
+from vla_bench_policies.lac.training.recipe import GateRecipe
+from vla_bench_policies.lac.training.windows import WindowBatch
+from vla_bench_policies.token_cache.layout import RowLayout
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the gates say about the inferences of a window after its first."""
+
+    scores: Float[Tensor, "b steps visual"]
+    logits: Float[Tensor, "b steps ratios"]
+
+
+class Losses:
+    """The losses of both stages on one batch."""
+
+    def __init__(self, recipe: GateRecipe, gates: Gates, teacher: Teacher) -> None:
+        self._recipe, self._gates, self._teacher = recipe, gates, teacher
+
+    def alignment(self, batch: WindowBatch) -> Tensor:
+        """Return L_align = MSE(f_sel(V_t), S_VLA) of stage I (paper, section 3)."""
+        rows, layout = self._rows(batch)
+        target = alignment_target(self._full(rows[:, 1:].flatten(0, 1), layout).attention)
+        return F.mse_loss(self._ask(batch, rows, layout).scores.flatten(0, 1), target)
+
+    def joint(self, batch: WindowBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return L_VLA + lambda L_ratio of stage II (paper, section 3), and its parts."""
+        recipe = self._recipe
+        blends = recipe.blend_every and step % recipe.blend_every == recipe.blend_every - 1
+        estimator: Estimator = "blend" if blends else "gumbel"
+        generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+        rng = np.random.default_rng([recipe.seed, step])
+        tau, tau_s = recipe.ratio_temperature(step), recipe.mask_temperature(step)
+        rows, layout = self._rows(batch)
+        asked = self._ask(batch, rows, layout)
+        ratios = self._gates.config.ratios
+        remembered: Remembered = self._full(rows[:, 0], layout).remembered
+        task, spread = rows.new_zeros(()), []
+        for index in range(1, rows.shape[1]):
+            masks = candidate_masks(asked.scores[:, index - 1], ratios, tau_s)
+            mask = mixed(asked.logits[:, index - 1], masks, estimator, tau, generator)
+            looked = self._teacher.look(rows[:, index], layout, mask, remembered)
+            self_made = rng.random() < recipe.self_made
+            full = None if self_made and recipe.task_loss == "imitation" else self._full(rows[:, index], layout)
+            task = task + self._task(looked, batch, index, full)
+            remembered = looked.remembered if self_made or full is None else full.remembered
+            spread.append(mask.detach().mean())
+        task = task / (rows.shape[1] - 1)
+        saved = expected_ratio(asked.logits.flatten(0, 1), ratios).mean()
+        parts = {"task": task.detach(), "expected_ratio": saved.detach(), "hard_ratio": 1 - torch.stack(spread).mean()}
+        return task - recipe.saving * saved, parts | {"entropy": _entropy(asked.logits).detach()}
+
+    @torch.no_grad()
+    def inference(self, batch: WindowBatch, ratio: float | None = None) -> dict[str, Tensor]:
+        """Return what the gates do as they will be used: the likeliest ratio, hard masks, the cache they made.
+
+        Args:
+            batch: Held-out windows.
+            ratio: Instead of what the predictor chooses.
+        """
+        rows, layout = self._rows(batch)
+        asked = self._ask(batch, rows, layout)
+        ratios = self._gates.config.ratios
+        remembered = self._teacher.look(rows[:, 0], layout).remembered
+        found: dict[str, list[Tensor]] = {"task": [], "task_full": [], "distance": [], "ratio": []}
+        for index in range(1, rows.shape[1]):
+            likeliest = asked.logits[:, index - 1].argmax(dim=-1).tolist()
+            shares = [ratios[choice] if ratio is None else ratio for choice in likeliest]
+            mask = torch.cat(
+                [
+                    hard_mask(scores[None], n_reused(share, layout.n_visual))
+                    for scores, share in zip(asked.scores[:, index - 1], shares, strict=True)
+                ]
+            )
+            looked = self._teacher.look(rows[:, index], layout, mask, remembered)
+            full = self._teacher.look(rows[:, index], layout)
+            found["task"].append(self._task(looked, batch, index, None))
+            found["task_full"].append(self._task(full, batch, index, None))
+            found["distance"].append((looked.chunk - full.chunk).abs().mean())
+            found["ratio"].append(1 - mask.mean())
+            remembered = looked.remembered
+        return {name: torch.stack(values).mean() for name, values in found.items()} | {
+            "entropy": _entropy(asked.logits)
+        }
+
+    @torch.no_grad()
+    def _full(self, rows: Tensor, layout: RowLayout) -> Looked:
+        return self._teacher.look(rows, layout)
+
+    def _rows(self, batch: WindowBatch) -> tuple[Float[Tensor, "b window rows width"], RowLayout]:
+        n, window = batch.images.shape[:2]
+        images = batch.images.permute(0, 1, 2, 5, 3, 4).flatten(0, 1)
+        tokens = batch.tokens.repeat_interleave(window, dim=0)
+        rows = self._teacher.rows(images, tokens, batch.proprio.flatten(0, 1))
+        return rows.unflatten(0, (n, window)), self._teacher.model.layout(batch.tokens.shape[1])
+
+    def _ask(self, batch: WindowBatch, rows: Tensor, layout: RowLayout) -> Asked:
+        frames, flow = batch.images[:, 1:], batch.flow
+        seen = prepared(frames.flatten(0, 2), flow.flatten(0, 2), self._gates.config.px)
+        seen = seen.unflatten(0, (frames.shape[0] * frames.shape[1], frames.shape[2]))
+        scores, logits = self._gates(seen, rows[:, 1:, layout.text].flatten(0, 1))
+        return Asked(scores.unflatten(0, frames.shape[:2]), logits.unflatten(0, frames.shape[:2]))
+
+    def _task(self, looked: Looked, batch: WindowBatch, index: int, full: Looked | None) -> Tensor:
+        """Return the policy's own imitation loss of a step: L1 over the actions that the episode still has."""
+        within = batch.within[:, index]
+        loss = ((looked.chunk - batch.chunk[:, index]).abs().mean(dim=-1) * within).sum() / within.sum().clamp(min=1)
+        if self._recipe.task_loss == "distill" and full is not None:
+            return (loss + (looked.chunk - full.chunk).abs().mean()) / 2
+        return loss
+
+
+def _entropy(logits: Float[Tensor, "*n ratios"]) -> Tensor:
+    """Return the mean entropy [nat] of the predictor's choice."""
+    shares = logits.softmax(dim=-1)
+    return -(shares * shares.clamp(min=1e-12).log()).sum(dim=-1).mean()

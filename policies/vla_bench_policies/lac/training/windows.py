@@ -1,0 +1,91 @@
+"""Consecutive inferences of demonstrations, as batches; a batch is a function of seed and step."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from vla_bench_policies.lac.flow import Flow
+from vla_bench_policies.lac.training.recipe import GateRecipe
+from vla_bench_policies.reference.checkpoint import Checkpoint
+from vla_bench_policies.reference.tokenizer import tokenizer
+from vla_bench_policies.reference.training.frames import Demonstrations
+
+
+@dataclass(frozen=True)
+class WindowBatch:
+    """Windows whose instructions have the same number of tokens."""
+
+    images: Float[Tensor, "b window views px px 3"]
+    """Grey levels from 0 to 255."""
+    flow: Float[Tensor, "b window-1 views px px 2"]
+    """From each inference to the next [px]."""
+    tokens: Int[Tensor, "b text"]
+    proprio: Float[Tensor, "b window p"]
+    chunk: Float[Tensor, "b window chunk action"]
+    """Normalised."""
+    within: Bool[Tensor, "b window chunk"]
+    """Whether the episode has that action still."""
+
+
+class Windows:
+    """Draws windows of demonstrations."""
+
+    def __init__(self, data: Demonstrations, checkpoint: Checkpoint, recipe: GateRecipe, flow: Flow) -> None:
+        """Find where windows can begin.
+
+        Args:
+            data: The policy's demonstrations.
+            checkpoint: The policy, for the ranges of actions and states.
+            recipe: Says how long a window is.
+            flow: What the gates are told about motion.
+        """
+        self._data, self._checkpoint, self._recipe, self._flow = data, checkpoint, recipe, flow
+        self._tokens = [tokenizer().encode(sentence) for sentence in data.sentences]
+        last = np.arange(len(data.end)) + recipe.stride * (recipe.window - 1)
+        fits = last < data.end
+        n_tokens = np.array([len(tokens) for tokens in self._tokens])[data.sentence]
+        self._starts = {
+            held_out: [
+                np.flatnonzero(fits & (n_tokens == count) & (data.held_out == held_out))
+                for count in np.unique(n_tokens)
+            ]
+            for held_out in (False, True)
+        }
+
+    def training(self, step: int) -> WindowBatch:
+        """Return the batch of a step; a number of tokens is as likely as it has windows."""
+        rng = np.random.default_rng([self._recipe.seed, self._recipe.stage, step])
+        groups = self._starts[False]
+        sizes = np.array([len(group) for group in groups])
+        group = groups[rng.choice(len(groups), p=sizes / sizes.sum())]
+        return self._at(rng.choice(group, self._recipe.batch))
+
+    def validation(self, n_windows: int) -> list[WindowBatch]:
+        """Return about `n_windows` held-out windows, evenly spread."""
+        groups = [group for group in self._starts[True] if len(group)]
+        total = sum(map(len, groups))
+        batches = []
+        for group in groups:
+            count = max(1, round(n_windows * len(group) / total))
+            chosen = group[np.linspace(0, len(group) - 1, count).round().astype(int)]
+            batches += [self._at(part) for part in np.array_split(chosen, -(-count // self._recipe.batch))]
+        return batches
+
+    def _at(self, starts: np.ndarray) -> WindowBatch:
+        recipe, data = self._recipe, self._data
+        index = starts[:, None] + recipe.stride * np.arange(recipe.window)
+        pictures = data.pictures(index.ravel()).reshape(*index.shape, *data.images[0].shape[1:])
+        flow = np.stack([np.stack([self._flow(*pair) for pair in pairwise(window)]) for window in pictures])
+        actions, within = data.chunks(index.ravel(), self._checkpoint.model.config.chunk)
+        return WindowBatch(
+            images=torch.from_numpy(pictures).float(),
+            flow=torch.from_numpy(flow),
+            tokens=torch.tensor([self._tokens[data.sentence[start]] for start in starts]),
+            proprio=self._checkpoint.states.normalise(torch.from_numpy(data.states[index])),
+            chunk=self._checkpoint.actions.normalise(torch.from_numpy(actions)).unflatten(0, index.shape),
+            within=torch.from_numpy(within).unflatten(0, index.shape),
+        )

@@ -1,0 +1,110 @@
+"""The comparison as a person reads it."""
+
+import numpy as np
+import pandas as pd
+
+from vla_bench.compare.latency import DEADLINES_HZ
+from vla_bench.compare.tables import judgement
+from vla_bench.compare.verdict import LEGEND, MIN_TIMED_PAIRS, SPEED_TIE
+from vla_bench.tables import bracketed
+
+NOTES = (
+    "success: of the pairs, with Wilson limits; difference: percentage points, with Tango limits; +, -: pairs that only\n"
+    "the method, only the reference solved; p: mid-p McNemar, adjusted for the number of methods by Holm; errors:\n"
+    "episodes that raised, in no pair; speed-up: reference over method, medians over pairs of the policy time a control\n"
+    "step, first query and warm-up left out, '-' below {timed} timed pairs; [95 % intervals].\n"
+    "Latency: policy ms a query, first query of an episode and warm-up apart; p90 from 30, p99 from 300 queries on;\n"
+    "late: share of queries that take longer than one period of that rate."
+)
+"""What stands under the tables; takes `timed`."""
+
+
+def to_text(comparison: pd.DataFrame) -> str:
+    """Return what `compare_df` returned as tables: a block for every suite and policy, legends at the end."""
+    blocks = [_block(group) for _, group in comparison.groupby(["suite", "policy"], sort=False)]
+    margin = 100 * float(comparison["margin"].iloc[0])
+    notes = NOTES.format(timed=MIN_TIMED_PAIRS)
+    return "\n\n".join([*blocks, f"{LEGEND.format(margin=margin, tie=SPEED_TIE)}\n{notes}"])
+
+
+def _block(group: pd.DataFrame) -> str:
+    first = group.iloc[0]
+    title = f"{first['suite']}, policy {first['policy']}, against {first['reference']}, margin {100 * first['margin']:g} points"
+    tables = [_verdicts(group).to_string(index=False), _latency(group).to_string(index=False)]
+    return "\n".join([title, tables[0], *_remarks(group), "", tables[1]])
+
+
+def _verdicts(group: pd.DataFrame) -> pd.DataFrame:
+    verdicts = [judgement(row) for _, row in group.iterrows()]
+    points = group.assign(**{name: 100 * group[name] for name in ("difference", "difference_low", "difference_high")})
+    return pd.DataFrame(
+        {
+            "method": group["method"].to_numpy(),
+            "pairs": _shown(group["pairs"], "{:.0f}"),
+            "errors": group["errors"].to_numpy(),
+            "success": bracketed(group, "success", "{:.2f}"),
+            "difference": bracketed(points, "difference", "{:+.1f}"),
+            "+": _shown(group["gained"], "{:.0f}"),
+            "-": _shown(group["lost"], "{:.0f}"),
+            "p": [_p(value) for value in group["p_mid"]],
+            "p Holm": [_p(value) for value in group["p_holm"]],
+            "speed-up": bracketed(group, "speedup", "{:.2f}"),
+            "verdict": ["reference" if verdict is None else str(verdict) for verdict in verdicts],
+        }
+    )
+
+
+def _latency(group: pd.DataFrame) -> pd.DataFrame:
+    rates = " / ".join(str(hz) for hz in DEADLINES_HZ)
+    late = [_shown(100 * group[f"misses_{hz}hz"], "{:.0f}") for hz in DEADLINES_HZ]
+    return pd.DataFrame(
+        {
+            "method": group["method"].to_numpy(),
+            "queries": group["timed_queries"].to_numpy(),
+            **{f"p{p}": _shown(group[f"policy_ms_p{p}"], "{:.2f}") for p in (50, 90, 99)},
+            f"late % at {rates} Hz": [" / ".join(row) for row in zip(*late, strict=True)],
+            "ms/step": _shown(group["policy_ms_per_step"], "{:.2f}"),
+            "first query": _counted(group, "first"),
+            "warm-up": _counted(group, "warmup"),
+        }
+    )
+
+
+def _remarks(group: pd.DataFrame) -> list[str]:
+    """Return what the table alone would hide: the test of all methods, the best ones, and pairs across runs."""
+    said = []
+    first = group.iloc[0]
+    if len(group) > 2 and first["blocks"]:
+        said.append(
+            f"All {len(group)} methods on the {first['blocks']} starts that all finished: Cochran Q {first['cochran_q']:.2f}, "
+            f"p {_p(first['cochran_p'])}. Not told from the best: {', '.join(group.loc[group['may_be_best'], 'method'])}."
+        )
+    apart = group.dropna(subset=["pairs"])
+    apart = apart[apart["interleaved"] < apart["pairs"]]
+    for _, row in apart.iterrows():
+        said.append(
+            f"{row['method']}: {row['pairs'] - row['interleaved']} of {row['pairs']} pairs are of two runs, not in turns: "
+            f"the machine may have changed between them, and the speed-up with it."
+        )
+    alone = group.dropna(subset=["pairs"])
+    for _, row in alone[alone["pairs"] < alone["episodes"]].iterrows():
+        said.append(
+            f"{row['method']}: {row['episodes'] - row['pairs']} of {row['episodes']} finished episodes have no partner."
+        )
+    return said
+
+
+def _shown(values: pd.Series, form: str) -> list[str]:
+    return ["-" if pd.isna(value) else form.format(value) for value in values]
+
+
+def _counted(group: pd.DataFrame, name: str) -> list[str]:
+    """Return medians with the number of queries that they are of."""
+    medians = _shown(group[f"{name}_ms_p50"], "{:.2f}")
+    return [f"{ms} (n={count:.0f})" for ms, count in zip(medians, group[f"{name}_queries"], strict=True)]
+
+
+def _p(p: float) -> str:
+    if np.isnan(p):
+        return "-"
+    return "<0.0001" if p < 1e-4 else f"{p:.4f}"

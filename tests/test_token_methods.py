@@ -11,8 +11,12 @@ from pictures import SMALL, TASK, PictureEnv, save_checkpoint
 from toy import ToyPolicy
 
 from vla_bench import registry
+from vla_bench.contestant import Contestant
 from vla_bench.errors import OptionError
+from vla_bench.protocol import Protocol
+from vla_bench.rollout import run_episode
 from vla_bench.testing import check_method
+from vla_bench.types import Cell, Outcome
 from vla_bench_policies import methods
 from vla_bench_policies.methods import sparsevlm, specprune, vla_cache, vla_pruner
 from vla_bench_policies.reference.policy import AutoregressivePolicy, ReferencePolicy
@@ -20,7 +24,7 @@ from vla_bench_policies.token_cache import patches
 from vla_bench_policies.token_cache.layout import RowLayout
 from vla_bench_policies.token_cache.method import NoTokenRowsError, TokenMethod
 from vla_bench_policies.token_cache.plan import RowPlan
-from vla_bench_policies.token_cache.rule import Inside
+from vla_bench_policies.token_cache.rule import CacheRule, Inside
 
 EXACT = {
     "full-eager": None,
@@ -67,7 +71,7 @@ def play(policy, n_steps: int = 12, seed: int = 0) -> list:
 def test_every_method_of_the_package_is_tested_here() -> None:
     tested = {part.partition(":")[0] for spec in EXACT for part in spec.split("+")}
     shipped = {module.name.replace("_", "-") for module in pkgutil.iter_modules(methods.__path__)}
-    assert tested == shipped - {"full"}
+    assert tested == shipped - {"full", "lac"}  # LAC needs gates: test_lac_method.py
 
 
 @pytest.mark.parametrize("spec", EXACT)
@@ -81,7 +85,7 @@ def test_methods_work_on_the_autoregressive_head_too(spec: str, weights: str) ->
     full, cheaper = (
         play(method.apply(AutoregressivePolicy(weights))) for method in map(registry.method, ("full", spec))
     )
-    assert sum(answer.cache["effective"] for answer in cheaper) > 1
+    assert sum(answer.cache["effective"] for answer in cheaper) > 0.1
     assert all(answer.cache["effective"] == 0 for answer in full)
 
 
@@ -326,3 +330,25 @@ def test_stage_times_add_up_and_name_the_gate(weights: str) -> None:
 def test_answering_rows_are_text_first() -> None:
     layout = RowLayout(2, 16, 5, 8)
     assert layout.answering()[:5].tolist() == list(range(layout.text.start, layout.text.stop))
+
+
+def test_an_episode_in_which_a_rule_raises_is_an_error_and_the_next_one_is_whole(weights: str) -> None:
+    class Raising(CacheRule):
+        fails = True
+
+        def plan(self, step):
+            if self.fails and step.index == 2:
+                raise ZeroDivisionError("the gate is stuck")
+            return super().plan(step)
+
+    protocol = Protocol("pictures", SMALL.cameras, 32, False, settle_steps=0, settle_action=(), control_hz=20)
+    rule = Raising()
+    contestant = Contestant("raising", ReferencePolicy(weights, execute=4).with_rule(rule))
+    record = run_episode(PictureEnv(), contestant, TASK, Cell(0, 0, 0), protocol)
+    assert record.outcome is Outcome.ERROR
+    assert record.error == "ZeroDivisionError: the gate is stuck"
+    assert len(record.queries) == 2
+    rule.fails = False
+    record = run_episode(PictureEnv(), contestant, TASK, Cell(0, 1, 0), protocol)
+    assert record.outcome is Outcome.TIMEOUT
+    assert record.queries[0].cache["full_because"] == "first"

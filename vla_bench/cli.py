@@ -12,6 +12,7 @@ import tyro
 
 from vla_bench import doctor, figures, film, floor, registry, runner, tables
 from vla_bench.compare import command as compare
+from vla_bench.compare import forecast
 from vla_bench.errors import OptionError, VlaBenchError
 from vla_bench.plan import RunPlan
 from vla_bench.replay import command as replay
@@ -177,6 +178,7 @@ def _write_summary(results: tables.Results, directory: Path) -> str:
 
 
 COMMANDS: dict[str, type[Command]] = {
+    "plan": forecast.Plan,
     "run": Run,
     "table": Table,
     "compare": compare.Compare,
@@ -190,7 +192,7 @@ COMMANDS: dict[str, type[Command]] = {
 }
 
 
-SEVERAL_METHODS = ("run", "replay")
+SEVERAL_METHODS = ("plan", "run", "replay")
 """Commands that take `--method` again and again."""
 
 

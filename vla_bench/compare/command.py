@@ -24,9 +24,10 @@ class Compare:
     Two episodes are a pair if they share suite version, task, initial state (by SHA-256) and seed. Runs that differ in
     protocol, machine, MuJoCo, renderer or fingerprint are refused, naming what differs. Limits are of 95 %.
 
-    wins: success non-inferior (one-sided 95 % Tango limit of the difference above -margin) and faster (speed-up interval
-    above 1). tie: non-inferior, and the speed-up interval holds 1 and lies within a factor of 1.05 of it. worse: success
-    inferior (the other one-sided limit below -margin) or slower (speed-up interval below 1). undecided: none of these.
+    wins: success non-inferior (one-sided 95 % Tango limit of the difference above -margin) and faster (the interval of
+    the speed-up above 1). tie: non-inferior, and the interval holds 1 and lies within a factor of 1.05 of it. worse:
+    success inferior (the other one-sided limit below -margin) or slower (the interval below 1). undecided: none of
+    these; then the table says how many more episodes are needed.
 
     Exit status: 0 when every method is decided and at least one wins, 10 when all are decided, none wins and at least
     one ties, 11 when all are worse, 12 when at least one is undecided, 2 for a mistake in the command or results that

@@ -24,9 +24,7 @@ def describe(queries: pd.DataFrame) -> dict[str, float]:
     return {
         "timed_queries": len(steady),
         **{f"policy_ms_p{p}": percentile(steady, p) for p in PERCENTILES},
-        **{
-            f"misses_{hz}hz": float((steady > 1e3 / hz).mean()) if len(steady) else np.nan for hz in DEADLINES_HZ
-        },
+        **{f"misses_{hz}hz": float((steady > 1e3 / hz).mean()) if len(steady) else np.nan for hz in DEADLINES_HZ},
         "first_queries": int(first.sum()),
         "first_ms_p50": percentile(policy_ms[first], 50),
         "warmup_queries": int(warmup.sum()),

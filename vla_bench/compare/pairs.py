@@ -17,7 +17,7 @@ EPISODE = ["run", "method", "task", "init_state", "seed"]
 """What a query shares with its episode."""
 
 TIME = "policy_ms_per_step"
-"""Column of an episode that a speed-up is made of: policy time [ms] a control step, warm-up and first query left out."""
+"""Column of an episode that a speed-up is made of: policy time [ms] a control step, without warm-up and first query."""
 
 
 class MissingReferenceError(VlaBenchError):
@@ -25,8 +25,8 @@ class MissingReferenceError(VlaBenchError):
 
     def __init__(self, reference: str, suite: str, policy: str, methods: list[str]) -> None:
         super().__init__(
-            f"no episode of {reference!r} in {suite}, policy {policy}; found {', '.join(methods)}: add results that hold "
-            f"it, or name another method with --reference"
+            f"no episode of {reference!r} in {suite}, policy {policy}; found {', '.join(methods)}: add results that "
+            f"hold it, or name another method with --reference"
         )
 
 
@@ -106,10 +106,8 @@ def blocks(episodes: pd.DataFrame) -> pd.DataFrame:
     return table.dropna().astype(bool)
 
 
-def n_errors(results: Results, suite: str, policy: str, method: str) -> int:
+def n_errors(own: pd.DataFrame) -> int:
     """Return the number of a method's starts that only ever ended in an error."""
-    episodes = results.episodes
-    own = episodes[(episodes["suite"] == suite) & (episodes["policy"] == policy) & (episodes["method"] == method)]
     is_error = own["outcome"] == str(Outcome.ERROR)
     start = ["task", "init_state", "seed"]  # what raised before its first observation has no hash
     broken, whole = (set(own.loc[rows, start].itertuples(index=False, name=None)) for rows in (is_error, ~is_error))
@@ -134,10 +132,10 @@ def _renamed(found: Results, names: dict[str, str]) -> Results:
 
 def _check_initial_states(episodes: pd.DataFrame) -> None:
     """Refuse starts that are called the same and are not: pairing by hash would leave them out without a word."""
-    known = episodes[episodes["init_state_sha256"] != ""]
-    states = known.groupby(["suite", "task", "init_state", "seed"])["init_state_sha256"].unique()
-    differing = states[states.map(len) > 1]
+    name, digest = ["suite", "task", "init_state", "seed"], "init_state_sha256"
+    states = episodes.loc[episodes[digest] != "", [*name, digest]].drop_duplicates()
+    differing = states[states.duplicated(name, keep=False)].sort_values([*name, digest])
     if len(differing):
-        (suite, task, init_state, _), hashes = differing.index[0], sorted(differing.iloc[0])
-        found = " against ".join(digest[:12] for digest in hashes)
+        suite, task, init_state, _, _ = differing.iloc[0]
+        found = " against ".join(digest[:12] for digest in differing[digest].iloc[:2])
         raise MixedRunsError([f"initial state {init_state} of task {task} in {suite}: {found}"])

@@ -19,9 +19,9 @@ BISECTIONS = 30
 
 
 def mid_p_power(n: int, difference: float, discordant: float, alpha: float = 0.05) -> float:
-    """Return the probability that the mid-p McNemar test of `n` pairs finds a difference (Duffy 1984, Biometrics 40:1005).
+    """Return the probability that the mid-p McNemar test of `n` pairs finds a difference.
 
-    Exact, by summing over all numbers of discordant pairs.
+    Exact, by summing over all numbers of discordant pairs (Duffy 1984, Biometrics 40:1005).
 
     Raises:
         ValueError: If the difference is greater than the discordant share.
@@ -29,7 +29,7 @@ def mid_p_power(n: int, difference: float, discordant: float, alpha: float = 0.0
     gained, _ = _shares(difference, discordant)
     if not discordant:
         return 0.0
-    m = np.arange(binom.ppf(TAIL, n, discordant), binom.isf(TAIL, n, discordant) + 1)
+    m = _counts(n, discordant)
     fewest = _critical(m, alpha)
     found = binom.cdf(fewest, m, gained / discordant) + binom.sf(m - fewest - 1, m, gained / discordant)
     return float((binom.pmf(m, n, discordant) * np.where(fewest < 0, 0.0, found)).sum())
@@ -62,8 +62,7 @@ def non_inferiority_power(n: int, difference: float, discordant: float, margin: 
         ValueError: If the difference is greater than the discordant share.
     """
     p_gained, p_lost = _shares(difference, discordant)
-    gained = np.arange(binom.ppf(TAIL, n, p_gained), binom.isf(TAIL, n, p_gained) + 1)[:, None]
-    lost = np.arange(binom.ppf(TAIL, n, p_lost), binom.isf(TAIL, n, p_lost) + 1)[None, :]
+    gained, lost = _counts(n, p_gained)[:, None], _counts(n, p_lost)[None, :]
     given = np.maximum(n - gained, 0)
     chance = binom.pmf(gained, n, p_gained) * binom.pmf(lost, given, min(1.0, p_lost / max(1 - p_gained, 1e-300)))
     shown = score(gained, np.minimum(lost, given), n, -margin) > norm.ppf(0.95)
@@ -89,9 +88,14 @@ def pairs_needed(difference: float, discordant: float, margin: float, power: flo
 
 
 def _critical(m: np.ndarray, alpha: float) -> np.ndarray:
-    """Return the greatest smaller count of `m` discordant pairs at which mid-p is at most `alpha`; -1 if there is none."""
+    """Return up to which smaller count of `m` discordant pairs mid-p is at most `alpha`; -1 if at none."""
     k = binom.ppf(alpha / 2, m, 0.5)
     return np.where(binom.cdf(k - 1, m, 0.5) + binom.pmf(k, m, 0.5) / 2 <= alpha / 2, k, k - 1)
+
+
+def _counts(n: int, share: float) -> np.ndarray:
+    """Return the numbers of `n` pairs that a share may come to, but for the tails."""
+    return np.arange(int(binom.ppf(TAIL, n, share)), int(binom.isf(TAIL, n, share)) + 1)
 
 
 def _shares(difference: float, discordant: float) -> tuple[float, float]:

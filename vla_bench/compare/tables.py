@@ -1,7 +1,7 @@
 """The comparison as a frame: one row a method, success and latency against the reference on the same starts."""
 
-from math import isnan
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,7 @@ import pandas as pd
 from vla_bench import stats
 from vla_bench.compare import latency, paired, pairs
 from vla_bench.compare.pairs import EPISODE, MissingReferenceError, NothingToCompareError
-from vla_bench.compare.verdict import MARGIN, MIN_TIMED_PAIRS, Judgement, Speed, Success, judge
+from vla_bench.compare.verdict import MARGIN, MIN_PAIRS, Judgement, Speed, Success, judge
 from vla_bench.errors import UnknownNameError
 from vla_bench.tables import REFERENCE_METHOD, Results, interval_columns
 
@@ -22,12 +22,12 @@ def compare_df(
 ) -> pd.DataFrame:
     """Return one row for every suite, policy and method: what changed against the reference on the same starts.
 
-    Columns: `verdict`, with `success_shows` and `speed_shows`, what it rests on, and `needed`, the starts still missing;
-    `success` of the method and `reference_success` over the same pairs; `difference` (Tango 95 %), `bootstrap` (the same
-    by resampling within tasks), `gained` and `lost` pairs; `p_exact`, `p_mid`, `p_holm` (over the methods of a policy);
-    `cochran_q`, `cochran_p` and `may_be_best` over the `blocks` that all methods finished; `speedup` at the policy time
-    a control step; percentiles, deadline misses, first queries and warm-up of `latency.describe`. Fractions of 1, ms.
-    Episodes that ended in an error are in no pair; `errors` counts them. The reference's own row has no comparison.
+    Columns: `verdict`, with `success_shows` and `speed_shows`, what it rests on, and `needed`, the starts that are
+    missing; `success` of the method and `reference_success` over the same pairs; `difference` (Tango 95 %) and
+    `bootstrap` (the same by resampling within tasks); `gained` and `lost` pairs; `p_exact`, `p_mid`, and `p_holm` over
+    the methods of a policy; `cochran_q`, `cochran_p` and `may_be_best` over the `blocks` that all methods finished;
+    `speedup` at the policy time a control step; what `latency.describe` returns. Fractions of 1, times in ms. Episodes
+    that ended in an error are in no pair; `errors` counts them. The reference's own row holds no comparison.
 
     Args:
         sources: Directories of runs, folders of exported frames, or frames.
@@ -48,23 +48,8 @@ def compare_df(
         raise UnknownNameError("method in these results", reference, known)
     if known == {reference}:
         raise NothingToCompareError(reference)
-    episodes = pairs.finished(results)
-    times = _times(results, episodes)
-    rows = []
-    for (suite, policy), own in results.episodes.groupby(["suite", "policy"]):
-        methods = sorted(own["method"].unique(), key=lambda name: (name != reference, name))
-        if reference not in methods:
-            raise MissingReferenceError(reference, str(suite), str(policy), methods)
-        group = episodes[(episodes["suite"] == suite) & (episodes["policy"] == policy)]
-        compared = [_compare(group, reference, method, margin, seed) for method in methods[1:]]
-        several = _several(group, methods, [row["p_mid"] for row in compared])
-        for method, row in zip(methods, [_alone(group, reference), *compared], strict=True):
-            named = {"suite": suite, "policy": policy, "method": method, "reference": reference, "margin": margin}
-            n_errors = pairs.n_errors(results, str(suite), str(policy), method)
-            own_times = times.get((suite, policy, method), latency.nothing())
-            rows.append(named | {"errors": n_errors} | row | several[method] | own_times)
-    frame = pd.DataFrame(rows)
-    return frame.astype({name: "Int64" for name in WHOLE})
+    rows = _rows(results, reference, margin, seed)
+    return pd.DataFrame(rows).astype(dict.fromkeys(WHOLE, "Int64"))
 
 
 def judgement(row: pd.Series) -> Judgement | None:
@@ -74,8 +59,28 @@ def judgement(row: pd.Series) -> Judgement | None:
     return Judgement(Success(row["success_shows"]), Speed(row["speed_shows"]), row["needed"])
 
 
-def _times(results: Results, episodes: pd.DataFrame) -> dict[tuple[str, str, str], dict[str, float]]:
-    """Return the latency of every suite, policy and method."""
+def _rows(results: Results, reference: str, margin: float, seed: int) -> list[dict[str, Any]]:
+    episodes = pairs.finished(results)
+    times = _times(results, episodes)
+    rows = []
+    for key, own in results.episodes.groupby(["suite", "policy"]):
+        suite, policy = (str(name) for name in cast(tuple, key))
+        methods = sorted(own["method"].unique(), key=lambda name: (name != reference, name))
+        if reference not in methods:
+            raise MissingReferenceError(reference, suite, policy, methods)
+        group = episodes[(episodes["suite"] == suite) & (episodes["policy"] == policy)]
+        compared = [_compare(group, reference, method, margin, seed) for method in methods[1:]]
+        several = _several(group, methods, [row["p_mid"] for row in compared])
+        for method, row in zip(methods, [_alone(group, reference), *compared], strict=True):
+            named = {"suite": suite, "policy": policy, "method": method, "reference": reference, "margin": margin}
+            n_errors = pairs.n_errors(own[own["method"] == method])
+            own_times = times.get((suite, policy, method), latency.nothing())
+            rows.append(named | {"errors": n_errors} | row | several[method] | own_times)
+    return rows
+
+
+def _times(results: Results, episodes: pd.DataFrame) -> dict[Any, dict[str, float]]:
+    """Return the latency of every (suite, policy, method)."""
     if not len(results.queries):  # a frame without rows has no columns either
         return {}
     chosen = pairs.latest(episodes)[[*EPISODE, "suite", "policy"]]
@@ -83,7 +88,7 @@ def _times(results: Results, episodes: pd.DataFrame) -> dict[tuple[str, str, str
     return {key: latency.describe(group) for key, group in asked.groupby(["suite", "policy", "method"])}
 
 
-def _compare(group: pd.DataFrame, reference: str, method: str, margin: float, seed: int) -> dict[str, object]:
+def _compare(group: pd.DataFrame, reference: str, method: str, margin: float, seed: int) -> dict[str, Any]:
     both = pairs.paired(group, reference, method)
     one, other = both["success_own"].to_numpy(dtype=bool), both["success_reference"].to_numpy(dtype=bool)
     n, gained, lost = len(both), int((one & ~other).sum()), int((other & ~one).sum())
@@ -107,12 +112,12 @@ def _compare(group: pd.DataFrame, reference: str, method: str, margin: float, se
         "p_exact": paired.exact_mcnemar(gained, lost),
         "p_mid": paired.mid_p_mcnemar(gained, lost),
         "timed_pairs": len(timed),
-        **interval_columns("speedup", speedup if len(timed) >= MIN_TIMED_PAIRS else None),
+        **interval_columns("speedup", speedup if len(timed) >= MIN_PAIRS else None),
         "policy_ms_per_step": timed[f"{pairs.TIME}_own"].median(),
     }
 
 
-def _alone(group: pd.DataFrame, reference: str) -> dict[str, object]:
+def _alone(group: pd.DataFrame, reference: str) -> dict[str, Any]:
     """Return the reference's own row: its success and time over all that it finished."""
     own = pairs.latest(group[group["method"] == reference])
     return {
@@ -128,7 +133,9 @@ def _by_task(both: pd.DataFrame, seed: int) -> stats.Interval | None:
     if not len(both):
         return None
     change = both["success_own"].astype(int) - both["success_reference"].astype(int)
-    gained, lost, n = ((change.isin(values)).groupby(both["task"]).sum().to_numpy() for values in ([1], [-1], [-1, 0, 1]))
+    gained, lost, n = (
+        (change.isin(values)).groupby(both["task"]).sum().to_numpy() for values in ([1], [-1], [-1, 0, 1])
+    )
     return paired.stratified_difference(gained, lost, n, np.random.default_rng(seed))
 
 
@@ -139,7 +146,7 @@ def _speedup(timed: pd.DataFrame, seed: int) -> stats.Interval | None:
     return stats.ratio_of_paired_medians(before, after, np.random.default_rng(seed))
 
 
-def _several(group: pd.DataFrame, methods: list[str], p_mid: list[float]) -> dict[str, dict[str, object]]:
+def _several(group: pd.DataFrame, methods: list[str], p_mid: list[float]) -> dict[str, dict[str, Any]]:
     """Return by method what needs all of them: Cochran's Q, adjusted p, and whether it may be the best."""
     adjusted = dict(zip(methods[1:], paired.holm(p_mid), strict=True))
     table = pairs.blocks(group)

@@ -5,31 +5,32 @@ import pandas as pd
 
 from vla_bench.compare.latency import DEADLINES_HZ
 from vla_bench.compare.tables import judgement
-from vla_bench.compare.verdict import LEGEND, MIN_TIMED_PAIRS, SPEED_TIE
+from vla_bench.compare.verdict import LEGEND, MIN_PAIRS, SPEED_TIE
 from vla_bench.tables import bracketed
 
 NOTES = (
-    "success: of the pairs, with Wilson limits; difference: percentage points, with Tango limits; +, -: pairs that only\n"
-    "the method, only the reference solved; p: mid-p McNemar, adjusted for the number of methods by Holm; errors:\n"
-    "episodes that raised, in no pair; speed-up: reference over method, medians over pairs of the policy time a control\n"
-    "step, first query and warm-up left out, '-' below {timed} timed pairs; [95 % intervals].\n"
+    "success: of the pairs, with Wilson limits; difference: percentage points, with Tango limits; +, -: pairs that\n"
+    "only the method, only the reference solved; p: mid-p McNemar, adjusted for the number of methods by Holm;\n"
+    "errors: episodes that raised, in no pair; speed-up: reference over method, medians over pairs of the policy time\n"
+    "a control step, without warm-up and first query, '-' below {least} timed pairs; [95 % intervals].\n"
     "Latency: policy ms a query, first query of an episode and warm-up apart; p90 from 30, p99 from 300 queries on;\n"
     "late: share of queries that take longer than one period of that rate."
 )
-"""What stands under the tables; takes `timed`."""
+"""What stands under the tables; takes `least`."""
 
 
 def to_text(comparison: pd.DataFrame) -> str:
     """Return what `compare_df` returned as tables: a block for every suite and policy, legends at the end."""
     blocks = [_block(group) for _, group in comparison.groupby(["suite", "policy"], sort=False)]
     margin = 100 * float(comparison["margin"].iloc[0])
-    notes = NOTES.format(timed=MIN_TIMED_PAIRS)
+    notes = NOTES.format(least=MIN_PAIRS)
     return "\n\n".join([*blocks, f"{LEGEND.format(margin=margin, tie=SPEED_TIE)}\n{notes}"])
 
 
 def _block(group: pd.DataFrame) -> str:
     first = group.iloc[0]
-    title = f"{first['suite']}, policy {first['policy']}, against {first['reference']}, margin {100 * first['margin']:g} points"
+    against = f"against {first['reference']}, margin {100 * first['margin']:g} points"
+    title = f"{first['suite']}, policy {first['policy']}, {against}"
     tables = [_verdicts(group).to_string(index=False), _latency(group).to_string(index=False)]
     return "\n".join([title, tables[0], *_remarks(group), "", tables[1]])
 
@@ -71,26 +72,23 @@ def _latency(group: pd.DataFrame) -> pd.DataFrame:
 
 
 def _remarks(group: pd.DataFrame) -> list[str]:
-    """Return what the table alone would hide: the test of all methods, the best ones, and pairs across runs."""
+    """Return what the table alone would hide: the test of all methods, the best ones, and what does not pair well."""
     said = []
     first = group.iloc[0]
     if len(group) > 2 and first["blocks"]:
+        best = ", ".join(group.loc[group["may_be_best"], "method"])
         said.append(
-            f"All {len(group)} methods on the {first['blocks']} starts that all finished: Cochran Q {first['cochran_q']:.2f}, "
-            f"p {_p(first['cochran_p'])}. Not told from the best: {', '.join(group.loc[group['may_be_best'], 'method'])}."
+            f"All {len(group)} methods, {first['blocks']} starts that all finished: "
+            f"Cochran Q {first['cochran_q']:.2f}, p {_p(first['cochran_p'])}. Not told from the best: {best}."
         )
-    apart = group.dropna(subset=["pairs"])
-    apart = apart[apart["interleaved"] < apart["pairs"]]
-    for _, row in apart.iterrows():
-        said.append(
-            f"{row['method']}: {row['pairs'] - row['interleaved']} of {row['pairs']} pairs are of two runs, not in turns: "
-            f"the machine may have changed between them, and the speed-up with it."
-        )
-    alone = group.dropna(subset=["pairs"])
-    for _, row in alone[alone["pairs"] < alone["episodes"]].iterrows():
-        said.append(
-            f"{row['method']}: {row['episodes'] - row['pairs']} of {row['episodes']} finished episodes have no partner."
-        )
+    for _, row in group.dropna(subset=["pairs"]).iterrows():
+        if apart := row["pairs"] - row["interleaved"]:
+            said.append(
+                f"{row['method']}: {apart} of {row['pairs']} pairs are of two runs, not in turns: the machine may have "
+                f"changed between them, and the speed-up with it."
+            )
+        if alone := row["episodes"] - row["pairs"]:
+            said.append(f"{row['method']}: {alone} of {row['episodes']} finished episodes have no partner.")
     return said
 
 

@@ -1,5 +1,6 @@
 """Trained gates on the disk: safetensors, with their shape, the policy they belong to and their history."""
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
@@ -45,6 +46,14 @@ class TrainedGates:
     history: dict[str, Any] = field(default_factory=dict)
     """Data, recipe and measurements, for the card."""
 
+    @property
+    def sha256(self) -> str:
+        """Return the hash of weights and shape."""
+        digest = hashlib.sha256(json.dumps(asdict(self.gates.config), sort_keys=True).encode())
+        for name, weight in sorted(self.gates.state_dict().items()):
+            digest.update(name.encode() + weight.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
     def save(self, path: Path) -> None:
         """Write the file in one step.
 
@@ -78,6 +87,19 @@ def load(path: Path) -> TrainedGates:
         return TrainedGates(gates.eval().requires_grad_(False), header["policy"], header["history"])
     except (KeyError, TypeError, ValueError, RuntimeError) as caught:
         raise GatesError(path, f"its header or weights are broken ({type(caught).__name__}: {caught})") from caught
+
+
+def load_for(path: Path, policy: str) -> TrainedGates:
+    """Return gates of a policy, given the hash of its weights or the hash's beginning.
+
+    Raises:
+        GatesError: If the file is missing, broken or something else.
+        ForeignGatesError: If they were trained for another policy.
+    """
+    trained = load(path)
+    if not trained.policy.startswith(policy):
+        raise ForeignGatesError(path, trained.policy[:12], policy[:12])
+    return trained
 
 
 def find(weights: str) -> Path:

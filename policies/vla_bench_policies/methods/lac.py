@@ -7,7 +7,7 @@ from vla_bench.errors import OptionError
 from vla_bench.policy import Policy
 from vla_bench_policies.lac import checkpoint
 from vla_bench_policies.lac.rule import LacRule, Recovery
-from vla_bench_policies.token_cache.method import TokenMethod, check_share
+from vla_bench_policies.token_cache.method import TokenMethod, TokenPolicy, check_share
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,8 @@ class Lac(TokenMethod):
             UnknownNameError: If there is no such operating point.
             ForeignGatesError: If the gates belong to another policy.
         """
+        if isinstance(policy, TokenPolicy):
+            checkpoint.load_for(checkpoint.find(self.weights), policy.fingerprint.partition("-")[0])
         return super().apply(policy)
 
 

@@ -76,26 +76,26 @@ class CacheReport:
             before: Ages of every visual row and layer before the step.
             after: And after it.
         """
-        layers = np.arange(plan.n_layers)[:, None]
-        active = layers < plan.active_until
-        reused = ~active & (layers < plan.visible_until)
-        seen_old = reused.any(axis=0)
-        oldest = np.where(reused, after, 0).max(axis=0, initial=0)
-        deleted = plan.visible_until < plan.n_layers
-        refreshed = active.all(axis=0) & (before > 0).any(axis=0)
-        fates = np.select((deleted, seen_old, refreshed), (Fate.DELETED, Fate.REUSED, Fate.REFRESHED), Fate.COMPUTED)
+        active, visible, last = plan.active_until, plan.visible_until, plan.n_layers - 1
+        reused, deleted = visible > active, visible <= last
+        # a step that computes a layer computes those before it, so the oldest value that is seen is the last one
+        oldest = after[np.maximum(visible - 1, 0), np.arange(len(visible))][reused]
+        refreshed = (active > last) & (before[last] > 0)
+        fates = np.select((deleted, reused, refreshed), (Fate.DELETED, Fate.REUSED, Fate.REFRESHED), Fate.COMPUTED)
+        leaving = np.bincount(active, minlength=plan.n_layers)[: plan.n_layers]
+        rows = len(active) + n_rest - leaving.cumsum()
         return cls(
             rule=rule.name,
             provenance=rule.provenance,
             full_because=full_because,
             nominal=nominal,
             effective=1.0 - plan.computed_share(),
-            rows_per_layer=tuple((active.sum(axis=1) + n_rest).tolist()),
-            rows_reused=int(seen_old.sum()),
+            rows_per_layer=tuple(rows.tolist()),
+            rows_reused=len(oldest),
             rows_deleted=int(deleted.sum()),
             rows_refreshed=int(refreshed.sum()),
             age_max=int(oldest.max(initial=0)),
-            age_counts=_histogram(oldest[seen_old]),
+            age_counts=_histogram(oldest),
             flops=flops,
             fates=fates.astype(np.uint8),
         )
@@ -103,4 +103,4 @@ class CacheReport:
 
 def _histogram(ages: Int[np.ndarray, " rows"]) -> tuple[int, ...]:
     assert not (ages == NEVER).any()  # the cache has refused to show what was never computed
-    return tuple(np.histogram(ages, bins=(*AGE_BINS, np.iinfo(np.int64).max))[0].tolist())
+    return tuple(np.bincount(np.searchsorted(AGE_BINS, ages, side="right") - 1, minlength=len(AGE_BINS)).tolist())

@@ -158,8 +158,8 @@ RESOLUTION_LEGEND = (
     "disagreement: starts that only one of method and full solves; a quarter, half and all of what independent\n"
     "methods would. drop found: least loss of success that the mid-p McNemar test (5 %, two-sided) finds with 80 %\n"
     "probability. non-inferior shown: probability that the one-sided 95 % limit by Tango shows it for a method that\n"
-    "is as good as full; pairs for 80 %: the pairs with which that probability is 80 %. seen: pairs of earlier results\n"
-    "that disagree; their share is the centre of its Wilson interval."
+    "is as good as full; pairs for 80 %: the pairs with which that probability is 80 %. seen: pairs of earlier\n"
+    "results that disagree; their share is the centre of its Wilson interval."
 )
 """What stands under the table of what can be shown."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from math import ceil, inf, isinf, log
+from math import ceil, log
 
 from scipy.stats import norm
 
@@ -129,7 +129,12 @@ def judge(gained: int, lost: int, n: int, speedup: Interval | None, n_timed: int
         return draft
     for_success = _needed_for_success(gained, lost, n, margin) if success is Success.OPEN else 0.0
     for_speed = _needed_for_speed(speedup, n_timed) if speed is Speed.OPEN else 0.0
-    return Judgement(success, speed, max(for_success, for_speed, 1.0))
+    ways = [max(for_success, for_speed)]
+    if success is Success.OPEN and gained - lost < -margin * n:  # if it goes on so, it is worse at any speed
+        ways.append(for_success)
+    if speed is Speed.OPEN and speedup is not None and speedup.value < 1 / SPEED_TIE:  # or at any success
+        ways.append(for_speed)
+    return Judgement(success, speed, min(ways))
 
 
 def exit_status(judgements: Iterable[Judgement]) -> int:
@@ -164,8 +169,7 @@ def _needed_for_speed(speedup: Interval | None, n_timed: int) -> float:
     middle = log(speedup.value)
     half_width = max(log(speedup.high) - middle, middle - log(speedup.low))
     allowed = max(abs(middle), log(SPEED_TIE) - abs(middle)) * norm.ppf(0.975) / (norm.ppf(0.975) + norm.ppf(POWER))
-    total = n_timed * (half_width / allowed) ** 2
-    return inf if isinf(total) else max(1.0, ceil(total) - n_timed)
+    return max(1.0, ceil(n_timed * (half_width / allowed) ** 2) - n_timed)
 
 
 LEGEND = (

@@ -1,0 +1,203 @@
+"""Gates are trained for a policy that stays as it is, and a training goes on exactly where it was cut off."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pictures import SMALL, TASK, PictureEnv, save_checkpoint
+from recordings import CAMERAS, write_dataset
+
+from vla_bench import registry
+from vla_bench.errors import OptionError, UnknownNameError
+from vla_bench.testing import check_method
+from vla_bench_policies.lac import checkpoint as gates_on_disk
+from vla_bench_policies.lac.checkpoint import ForeignGatesError, GatesError, TrainedGates
+from vla_bench_policies.lac.flow import difference
+from vla_bench_policies.lac.gates import GateConfig, Gates
+from vla_bench_policies.lac.teacher import Teacher
+from vla_bench_policies.lac.training import command, trainer
+from vla_bench_policies.lac.training.command import GATES, TrainLac
+from vla_bench_policies.lac.training.recipe import GateRecipe
+from vla_bench_policies.lac.training.trainer import GateTrainer
+from vla_bench_policies.lac.training.windows import Windows
+from vla_bench_policies.methods.lac import Lac
+from vla_bench_policies.reference import checkpoint as policies_on_disk
+from vla_bench_policies.reference.policy import ReferencePolicy
+from vla_bench_policies.reference.training import frames
+from vla_bench_policies.reference.training.state import OtherTrainingError
+from vla_bench_policies.reference.training.trainer import read_log
+
+CONFIG = GateConfig(flow="difference", px=32, widths=(8, 16, 16), hidden=16, grid=8)
+RECIPE = GateRecipe(gates=CONFIG, steps=8, batch=4, window=3, stride=2, warmup_steps=2, validate_every=4)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("recorded") / "squares")
+
+
+@pytest.fixture(scope="module")
+def data(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> frames.Demonstrations:
+    return frames.load([dataset], CAMERAS, 32, tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_checkpoint(tmp_path_factory.mktemp("weights") / "small.safetensors")
+
+
+def made(data, weights: Path, directory: Path, recipe: GateRecipe = RECIPE, begin: Gates | None = None) -> GateTrainer:
+    policy = policies_on_disk.load(weights)
+    windows = Windows(data, policy, recipe, difference)
+    return GateTrainer(recipe, Teacher(policy.model, recipe.first_layer), windows, directory, {"policy": "p"}, begin)
+
+
+def test_stage_one_lowers_the_alignment_error_on_held_out_episodes(data, weights: Path, tmp_path: Path) -> None:
+    recipe = replace(RECIPE, stage=1, steps=60, learning_rate=5e-3, validate_every=60)
+    training = made(data, weights, tmp_path, recipe)
+    before = training.validate()["held_out_alignment"]
+    training.run()
+    assert training.validate()["held_out_alignment"] < 0.8 * before
+
+
+def test_what_is_saved_grows_with_what_saving_is_worth(data, weights: Path, tmp_path: Path) -> None:
+    ratios = []
+    for saving in (0.0, 1.0):
+        recipe = replace(RECIPE, steps=60, learning_rate=5e-3, saving=saving, validate_every=60)
+        training = made(data, weights, tmp_path / str(saving), recipe)
+        training.run()
+        ratios.append(training.validate()["held_out_ratio"])
+    assert ratios[0] < 0.5
+    assert ratios[1] == pytest.approx(102 / 128)  # of 128 rows, 0.8 is 102
+
+
+def test_a_training_that_was_stopped_ends_as_one_that_was_not(data, weights, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(trainer, "SAVE_EVERY", 3)
+    whole = made(data, weights, tmp_path / "whole")
+    whole.run()
+    stopped = made(data, weights, tmp_path / "stopped")
+    monkeypatch.setattr(GateTrainer, "validate", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run()  # at step 4, of which the state of step 3 is on the disk
+    monkeypatch.undo()
+    monkeypatch.setattr(trainer, "SAVE_EVERY", 3)
+    resumed = made(data, weights, tmp_path / "stopped")
+    assert resumed.state.step == 3
+    resumed.run()
+    assert resumed.trained("p", {}).sha256 == whole.trained("p", {}).sha256
+    logs = [[(row["step"], row.get("task")) for row in read_log(tmp_path / name)] for name in ("whole", "stopped")]
+    assert logs[0] == logs[1]
+    with pytest.raises(OtherTrainingError, match="was begun with recipe"):
+        made(data, weights, tmp_path / "stopped", replace(RECIPE, saving=0.5))
+
+
+@pytest.mark.parametrize("change", [{}, {"stage": 1}, {"task_loss": "distill"}, {"self_made": 0.0, "first_layer": 2}])
+def test_frozen_means_frozen(data, weights: Path, tmp_path: Path, change: dict) -> None:
+    policy = policies_on_disk.load(weights)
+    before = policy.sha256
+    recipe = replace(RECIPE, steps=3, **change)
+    windows = Windows(data, policy, recipe, difference)
+    training = GateTrainer(recipe, Teacher(policy.model, recipe.first_layer), windows, tmp_path, {})
+    first = training.trained("p", {}).sha256
+    training.run()
+    assert policy.sha256 == before == policies_on_disk.load(weights).sha256
+    assert training.trained("p", {}).sha256 != first
+
+
+def test_windows_lie_within_episodes_and_held_out_ones_are_never_trained_on(data, weights: Path) -> None:
+    windows = Windows(data, policies_on_disk.load(weights), RECIPE, difference)
+    for held_out, groups in windows._starts.items():
+        for start in np.concatenate(groups):
+            last = start + RECIPE.stride * (RECIPE.window - 1)
+            assert data.end[start] == data.end[last]
+            assert data.held_out[start] == data.held_out[last] == held_out
+    batch = windows.training(0)
+    assert batch.images.shape == (4, 3, 2, 32, 32, 3)
+    assert batch.flow.shape == (4, 2, 2, 32, 32, 2)
+    assert batch.chunk.shape == (4, 3, SMALL.chunk, 7)
+    again = windows.training(0)
+    assert torch.equal(batch.images, again.images)
+    assert not torch.equal(batch.images, windows.training(1).images)
+
+
+def test_from_the_command_to_a_method_that_keeps_its_contract(
+    dataset: Path, weights: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr("vla_bench_policies.lac.training.command.GateConfig", lambda **shape: replace(CONFIG, **shape))
+    monkeypatch.setattr("vla_bench_policies.lac.training.command.GateRecipe", lambda **kw: replace(RECIPE, **kw))
+    first = TrainLac(
+        (dataset,),
+        stage=1,
+        policy=str(weights),
+        out=tmp_path / "one",
+        flow="difference",
+        steps=4,
+        threads=1,
+        cache=tmp_path,
+    )
+    assert first.run() == 0
+    second = replace(first, stage=2, begin=tmp_path / "one" / GATES, out=tmp_path / "two", language=True)
+    with pytest.raises(RuntimeError):  # gates that are told the instruction have one layer more
+        second.run()
+    assert replace(second, language=False).run() == 0
+    path = tmp_path / "two" / GATES
+    trained = gates_on_disk.load(path)
+    assert trained.history["recipe"]["stage"] == 2
+    assert trained.history["begin"] == gates_on_disk.load(tmp_path / "one" / GATES).sha256[:12]
+    assert path.stat().st_size < 2_000_000
+
+    spec = f"lac:{path},recover=0.5"
+    exact = registry.method(f"lac:{path},ratio=0.0")
+    check_method(registry.method(spec), lambda: ReferencePolicy(str(weights)), PictureEnv(), TASK, exact)
+    policy = registry.method(f"lac:{path},ratio=0.6,recover=0").apply(ReferencePolicy(str(weights)))
+    env = PictureEnv()
+    obs, _ = env.reset()
+    policy.reset(TASK, 0)
+    shares = []
+    for _ in range(3):
+        chunk = policy.act(obs)
+        shares.append(round(chunk.cache["effective"], 3))
+        obs, *_ = env.step(chunk.actions[0])
+    assert shares == [0.0, 0.594, 0.594]
+    assert chunk.stages_ms["gate"] > 0
+
+
+def test_gates_of_another_policy_are_refused(weights: Path, tmp_path: Path) -> None:
+    path = tmp_path / "gates.safetensors"
+    TrainedGates(Gates(CONFIG), "f" * 64).save(path)
+    with pytest.raises(ForeignGatesError, match=r"were trained for the weights f{12}, the policy has \w{12}"):
+        registry.method(f"lac:{path}").apply(ReferencePolicy(str(weights)))
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "foreign", "policy"])
+def test_a_file_without_gates_is_refused(damage: str, weights: Path, tmp_path: Path) -> None:
+    path = tmp_path / "gates.safetensors"
+    TrainedGates(Gates(CONFIG), "f" * 64).save(path)
+    if damage == "missing":
+        path.unlink()
+    elif damage == "truncated":
+        path.write_bytes(path.read_bytes()[:2000])
+    elif damage == "foreign":
+        path.write_text(json.dumps({"gates": 1}))
+    else:
+        path = weights
+    with pytest.raises(GatesError, match="holds no gates of LAC"):
+        gates_on_disk.load(path)
+
+
+def test_operating_points_and_options_are_checked() -> None:
+    with pytest.raises(UnknownNameError, match="no operating point of LAC named 'fastest'"):
+        gates_on_disk.find("fastest")
+    for change in ({"recover": 2.0}, {"ratio": -0.5}, {"max_age": -1}, {"first_layer": 1.5}):
+        with pytest.raises(OptionError, match="lac: "):
+            Lac(**change)
+    with pytest.raises(OptionError, match="--data is 'missing'"):
+        TrainLac(()).run()

@@ -128,21 +128,13 @@ def test_windows_lie_within_episodes_and_held_out_ones_are_never_trained_on(data
     assert not torch.equal(batch.images, windows.training(1).images)
 
 
-def test_from_the_command_to_a_method_that_keeps_its_contract(
-    dataset: Path, weights: Path, tmp_path: Path, monkeypatch
-) -> None:
-    monkeypatch.setattr("vla_bench_policies.lac.training.command.GateConfig", lambda **shape: replace(CONFIG, **shape))
-    monkeypatch.setattr("vla_bench_policies.lac.training.command.GateRecipe", lambda **kw: replace(RECIPE, **kw))
+def test_from_the_command_to_a_method_that_keeps_its_contract(dataset, weights, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(command, "GateConfig", lambda **shape: replace(CONFIG, **shape))
+    monkeypatch.setattr(command, "GateRecipe", lambda **values: replace(RECIPE, **values))
     first = TrainLac(
-        (dataset,),
-        stage=1,
-        policy=str(weights),
-        out=tmp_path / "one",
-        flow="difference",
-        steps=4,
-        threads=1,
+        (dataset,), stage=1, policy=str(weights), out=tmp_path / "one", flow="difference", steps=4, threads=1,
         cache=tmp_path,
-    )
+    )  # fmt: skip
     assert first.run() == 0
     second = replace(first, stage=2, begin=tmp_path / "one" / GATES, out=tmp_path / "two", language=True)
     with pytest.raises(RuntimeError):  # gates that are told the instruction have one layer more

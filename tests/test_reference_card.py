@@ -20,7 +20,10 @@ HISTORY = {
     "recipe": "abc", "command": "vla-bench train reference", "steps": 9, "batch": 4, "seed": 0, "frames": 70,
     "sources": [{"name": "own", "episodes": 20, "frames": 140, "bytes": 3e6}], "threads": 2, "seconds": 7200,
     "device": "cpu", "torch": "2",
-    "validation": {"translation_mm": 2.345, "rotation_mrad": 1.0, "gripper": 0.99, "chunk_l1": 0.1, "token": 0.2},
+    "validation": {
+        "translation_mm": 2.345, "translation_blind_mm": 9.5, "rotation_mrad": 1.0, "gripper": 0.99, "chunk_l1": 0.1,
+        "token": 0.2, "place_now_mm": 4.0, "place_then_mm": 6.0,
+    },  # fmt: skip
 }  # fmt: skip
 
 

@@ -105,10 +105,14 @@ def _training(history: dict[str, Any]) -> str:
 def _validation(found: dict[str, float]) -> str:
     if not found:
         return "not measured"
-    return (
-        f"first action {found['translation_mm']:.2f} mm and {found['rotation_mrad']:.1f} mrad an axis, gripper right "
-        f"in {found['gripper']:.1%}, chunk L1 {found['chunk_l1']:.3f}, action token right in {found['token']:.1%}"
+    lines = (
+        f"first action {found['translation_mm']:.2f} mm and {found['rotation_mrad']:.1f} mrad an axis",
+        f"{found['translation_blind_mm']:.2f} mm with the pictures of another frame",
+        f"gripper right in {found['gripper']:.1%}, chunk L1 {found['chunk_l1']:.3f}",
+        f"action token right in {found['token']:.1%}",
+        f"hand's place {found['place_now_mm']:.1f} mm, at its next grasp or release {found['place_then_mm']:.1f} mm",
     )
+    return "; ".join(lines)
 
 
 def _success(key: Any, group: pd.DataFrame) -> list[str]:

@@ -23,7 +23,7 @@ HISTORY = {
     "validation": {
         "translation_mm": 2.345, "translation_blind_mm": 9.5, "rotation_mrad": 1.0, "gripper": 0.99, "chunk_l1": 0.1,
         "token": 0.2, "place_now_mm": 4.0, "place_then_mm": 6.0,
-    },  # fmt: skip
+    },
 }  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, norm
 
@@ -21,6 +21,9 @@ from vla_bench.compare.paired import (
 )
 from vla_bench.compare.power import mid_p_power, minimum_detectable_effect, non_inferiority_power, pairs_needed
 from vla_bench.stats import Interval, ratio_of_paired_medians, wilson
+
+settings.register_profile("patient", deadline=None)  # the machine may be shared
+settings.load_profile("patient")
 
 DISCORDANT = (0.02, 0.05, 0.1, 0.2, 0.4, 0.7)
 """Shares of pairs that disagree, over which coverage is checked."""
@@ -172,7 +175,7 @@ def test_the_stratified_bootstrap_covers_about_95_percent() -> None:
 def test_the_stratified_bootstrap_resamples_pairs_within_tasks() -> None:
     gained, lost, n = np.array([4, 0]), np.array([1, 6]), np.array([10, 30])
     rng = np.random.default_rng(0)
-    pairs = [np.repeat([1, -1, 0], [g, l, m - g - l]) for g, l, m in zip(gained, lost, n, strict=True)]
+    pairs = [np.repeat([1, -1, 0], [won, less, m - won - less]) for won, less, m in zip(gained, lost, n, strict=True)]
     drawn = [sum(rng.choice(task, len(task)).sum() for task in pairs) / 40 for _ in range(8000)]
     interval = stratified_difference(gained, lost, n, np.random.default_rng(1), resamples=8000)
     assert interval.value == -3 / 40
@@ -315,11 +318,11 @@ def test_two_points_take_133_pairs_even_if_nothing_differs_and_for_ever_on_the_m
 
 
 def test_impossible_counts_and_shares_are_refused() -> None:
-    with pytest.raises(ValueError, match="^-1 gained and 2 lost$"):
+    with pytest.raises(ValueError, match=r"^-1 gained and 2 lost$"):
         mid_p_mcnemar(-1, 2)
-    with pytest.raises(ValueError, match="^3 gained and 2 lost of 4 pairs$"):
+    with pytest.raises(ValueError, match=r"^3 gained and 2 lost of 4 pairs$"):
         tango(3, 2, 4)
-    with pytest.raises(ValueError, match="^0 gained and 0 lost of 0 pairs$"):
+    with pytest.raises(ValueError, match=r"^0 gained and 0 lost of 0 pairs$"):
         tango(0, 0, 0)
     with pytest.raises(ValueError, match="the difference of no pairs"):
         stratified_difference(np.array([]), np.array([]), np.array([]), np.random.default_rng(0))

@@ -171,8 +171,12 @@ def check_comparable(results: Results) -> None:
 
 
 def _refuse_different(runs: pd.DataFrame, keys: list[str]) -> None:
-    found = {key: sorted(set(runs[key].astype(str))) for key in keys if key in runs}
-    differing = [f"{key}: {' against '.join(values)}" for key, values in found.items() if len(values) > 1]
+    """Name each condition that differs, with each value the first run that has it."""
+    differing = []
+    for key in (key for key in keys if key in runs):
+        first = {str(value): run for value, run in zip(runs[key][::-1], runs["run"][::-1], strict=True)}
+        if len(first) > 1:
+            differing.append(f"{key}: {' against '.join(f'{value} ({run})' for value, run in sorted(first.items()))}")
     if differing:
         raise MixedRunsError(differing)
 

@@ -10,9 +10,9 @@ from scipy.stats import norm
 
 from vla_bench.compare import pairs
 from vla_bench.compare.command import fraction_of
-from vla_bench.compare.power import minimum_detectable_effect, non_inferiority_power, pairs_needed
+from vla_bench.compare.power import BISECTIONS, minimum_detectable_effect, non_inferiority_power, pairs_needed
 from vla_bench.compare.probe import Pace, Probe, from_results, of_plan, try_methods
-from vla_bench.compare.verdict import POWER
+from vla_bench.compare.verdict import MIN_PAIRS, POWER
 from vla_bench.errors import NoResultsError
 from vla_bench.plan import ResolvedPlan, RunPlan
 from vla_bench.tables import REFERENCE_METHOD, Results
@@ -22,8 +22,6 @@ RATES = (0.95, 0.8, 0.5)
 
 DEPENDENCE = (0.25, 0.5, 1.0)
 """Supposed shares of 2 p (1 - p), which is how often two methods of success p disagree if the start does not matter."""
-
-BISECTIONS = 30
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ def resolution(n: int, margin: float, supposed: list[Supposition]) -> pd.DataFra
             "drop": minimum_detectable_effect(n, one.discordant, POWER, most=one.success)
             if one.success
             else float("nan"),
-            "non_inferior": non_inferiority_power(n, 0.0, one.discordant, margin),
+            "non_inferior": non_inferiority_power(n, 0.0, one.discordant, margin) if n >= MIN_PAIRS else 0.0,
             "needed": pairs_needed(0.0, one.discordant, margin, POWER),
             "source": one.source,
         }

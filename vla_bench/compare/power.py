@@ -15,7 +15,7 @@ TAIL = 1e-9
 """Probability, at either end of a count, that a sum over all outcomes may leave out."""
 
 BISECTIONS = 30
-"""Halvings of [0, 1] in a search for a difference: to 1e-9."""
+"""Halvings of [0, 1] in a search for a difference or a share: to 1e-9."""
 
 
 def mid_p_power(n: int, difference: float, discordant: float, alpha: float = 0.05) -> float:

@@ -111,11 +111,9 @@ def altered(
 
     offset = torch.from_numpy(rng.integers(-shift_px, shift_px + 1, (2, batch, cameras, 1))).to(device)
     rows, columns = (offset + torch.arange(px, device=device)).clamp(0, px - 1)
-    one = torch.arange(batch, device=device)[:, None, None, None, None]
-    two = torch.arange(cameras, device=device)[None, :, None, None, None]
-    three = torch.arange(3, device=device)[None, None, :, None, None]
-    shifted = images[one, two, three, rows[:, :, None, :, None], columns[:, :, None, None, :]]
-    mean = shifted.mean(dim=(2, 3, 4), keepdim=True)
+    shifted = images.take_along_dim(rows[:, :, None, :, None], dim=3)
+    shifted = shifted.take_along_dim(columns[:, :, None, None, :], dim=4)
     contrast, brightness = draw(1 - colour, 1 + colour, 1, 1, 1), draw(1 - colour, 1 + colour, 1, 1, 1)
-    channels = draw(1 - colour / 2, 1 + colour / 2, 3, 1, 1)
-    return (((shifted - mean) * contrast + mean) * brightness * channels).clamp(0, 255)
+    gain = brightness * draw(1 - colour / 2, 1 + colour / 2, 3, 1, 1)
+    mean = shifted.mean(dim=(2, 3, 4), keepdim=True)
+    return torch.addcmul(mean * (1 - contrast) * gain, shifted, contrast * gain).clamp_(0, 255)

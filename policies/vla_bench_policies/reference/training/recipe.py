@@ -14,7 +14,7 @@ class Recipe:
     model: ModelConfig = field(default_factory=ModelConfig)
     """Its shape."""
 
-    steps: int = 8_000
+    steps: int = 6_500
     """Optimiser steps."""
 
     batch: int = 32

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Protocol, Union
 import pandas as pd
 import tyro
 
-from vla_bench import doctor, figures, film, floor, registry, runner, tables
+from vla_bench import doctor, figures, film, floor, planfile, registry, runner, tables
 from vla_bench.compare import command as compare
 from vla_bench.compare import forecast
 from vla_bench.errors import OptionError, VlaBenchError
@@ -39,6 +39,9 @@ class Run:
 
     plan: Annotated[RunPlan, tyro.conf.arg(name="")] = field(default_factory=RunPlan)
     """What to play."""
+
+    plan_file: Annotated[str, tyro.conf.arg(name="plan")] = ""
+    """Plan whose options are taken where none is given here: a TOML file, or a name that `vla-bench list` shows."""
 
     results: Path = RESULTS
     """Directory under which the run gets a directory of its own, named by the plan's hash."""
@@ -127,6 +130,7 @@ class List:
         print(pd.DataFrame(rows).to_string(index=False))
         print(f"policies: {', '.join(registry.names('policy'))}")
         print(f"methods:  {', '.join(registry.names('method'))}  (a:1+b:2 applies a, then b around it)")
+        print(f"plans:    {', '.join(planfile.shipped()) or 'none'}  (vla-bench run --plan NAME)")
         return 0
 
 
@@ -199,8 +203,9 @@ SEVERAL_METHODS = ("plan", "run", "replay")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    words = _gathered(list(sys.argv[1:] if argv is None else argv))
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
+        words = _gathered(planfile.expanded(words) if words[:1] == ["run"] else words)
         known = COMMANDS if words[:1] and words[0] in COMMANDS else COMMANDS | _grouped(registry.commands())
         command = tyro.extras.subcommand_cli_from_dict(
             known, args=words, prog="vla-bench", description=__doc__, config=(tyro.conf.OmitArgPrefixes,)

@@ -184,7 +184,7 @@ def _most(by_stage: pd.DataFrame, method: str, sign: int) -> str:
     if method not in by_stage.index or REFERENCE_METHOD not in by_stage.index:
         return ""
     change = (by_stage.loc[method] - by_stage.loc[REFERENCE_METHOD]).drop("policy").dropna() * sign
-    if not len(change) or change.max() <= 0:
+    if not len(change) or float(change.max()) <= 0:
         return ": asked less often" if sign < 0 else ""
     stage = str(change.idxmax())
     return f": {stage} {sign * change[stage]:+.2f} ms"

@@ -183,8 +183,10 @@ def _most(by_stage: pd.DataFrame, method: str, sign: int) -> str:
     """Return the stage that has changed most in a direction."""
     if method not in by_stage.index or REFERENCE_METHOD not in by_stage.index:
         return ""
-    change = (by_stage.loc[method] - by_stage.loc[REFERENCE_METHOD]).drop("policy").dropna() * sign
-    if not len(change) or float(change.max()) <= 0:
+    before, after = (by_stage.loc[name].drop("policy").to_dict() for name in (REFERENCE_METHOD, method))
+    grown = {stage: sign * (after[stage] - before[stage]) for stage in before}
+    grown = {stage: ms for stage, ms in grown.items() if ms > 0}
+    if not grown:
         return ": asked less often" if sign < 0 else ""
-    stage = str(change.idxmax())
-    return f": {stage} {sign * change[stage]:+.2f} ms"
+    stage = max(grown, key=grown.__getitem__)
+    return f": {stage} {sign * grown[stage]:+.2f} ms"

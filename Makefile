@@ -27,7 +27,7 @@ $(READY): pyproject.toml constraints.txt tools/system_packages.sh
 
 demo: setup  ## Compare acceleration methods on real LIBERO, in minutes: a table and a figure
 	$(BIN)/vla-bench run --suite libero-object@1 --policy reference --method full --method pixel-difference:0.6 \
-		--method random:0.6 --method fastv:0.5 --method action-reuse:2 --protocol reference-fast --tasks 0 1 2 --episodes 3 \
+		--method random:0.6 --method fastv:0.5 --method action-reuse:2 --method keyframe:1000 --protocol reference-fast --tasks 0 1 2 --episodes 3 \
 		--results results/demo
 	$(BIN)/vla-bench figure results/demo --out results/demo/success_latency.png results/demo/success_latency.pdf
 

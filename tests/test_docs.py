@@ -14,9 +14,9 @@ MOST_LINES = 60
 EXAMPLES = {
     "add_an_environment.md": [r"line@1, policy straight", r"full +5 +0 +1\.00 \["],
     "add_a_token_method.md": [
-        r"0\.0 \(141, 141, 141, 141\) 0 first",
-        r"0\.5 \(77, 77, 77, 77\) 1 \n",
-        r"0\.0 \(141, 141, 141, 141\) 0 rule",
+        r"0\.0 \[141, 141, 141, 141\] 0 first",
+        r"0\.5 \[77, 77, 77, 77\] 1 \n",
+        r"0\.0 \[141, 141, 141, 141\] 0 rule",
     ],
     "add_a_method.md": [
         r"toy@1, policy toy",

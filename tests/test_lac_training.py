@@ -129,7 +129,6 @@ def test_windows_lie_within_episodes_and_held_out_ones_are_never_trained_on(data
 
 
 def test_from_the_command_to_a_method_that_keeps_its_contract(dataset, weights, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(command, "GateConfig", lambda **shape: replace(CONFIG, **shape))
     monkeypatch.setattr(command, "GateRecipe", lambda **values: replace(RECIPE, **values))
     first = TrainLac(
         (dataset,), stage=1, policy=str(weights), out=tmp_path / "one", flow="difference", steps=4, threads=1,

@@ -12,6 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vla_bench import registry
 from vla_bench.policy import Fate, Policy
+from vla_bench_policies.lac.gates import GateConfig, Gates, gate_flops
+from vla_bench_policies.lac.rule import LacRule
 from vla_bench_policies.reference import policy as reference
 from vla_bench_policies.token_cache.decoder import PackedLlama
 
@@ -47,6 +49,13 @@ def test_the_operations_of_a_query_are_those_that_torch_counts(spec: str, weight
 def test_so_are_those_of_an_autoregressive_answer(spec: str, weights: str) -> None:
     for chunk, counted in played(registry.method(spec).apply(reference.AutoregressivePolicy(weights))):
         assert chunk.flops == counted
+
+
+def test_so_are_those_of_lac_gates_included(weights: str) -> None:
+    rule = LacRule("lac", gates=Gates(GateConfig(flow="difference")).eval(), ratio=0.6)
+    for chunk, counted in played(reference.ReferencePolicy(weights).with_rule(rule)):
+        assert chunk.flops == counted
+    assert gate_flops(GateConfig(), views=2) < 40e6
 
 
 def test_fewer_rows_cost_fewer_operations(weights: str) -> None:

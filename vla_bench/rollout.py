@@ -69,7 +69,7 @@ def _play(
     policy = contestant.policy
     obs, info = env.reset(seed=cell.seed, options={"task": cell.task, "init_state": cell.init_state})
     episode.init_state_sha256 = info["init_state_sha256"]
-    policy.reset(task, cell.seed)
+    policy.reset(task, cell.policy_seed)
     keys = observed_keys(policy, protocol)
     horizon = protocol.horizon(task.suite, task.horizon)
     while episode.n_steps < horizon and not episode.success:

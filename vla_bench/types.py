@@ -102,7 +102,20 @@ class Cell:
     """Index of the official initial state."""
 
     seed: int
-    """Seed of the policy, the method and the order of methods."""
+    """Of the policy, the method and the order of methods."""
+
+    @property
+    def policy_seed(self) -> int:
+        """Return what the policy is reset with."""
+        return policy_seed(self.seed, self.task, self.init_state)
+
+
+def policy_seed(seed: int, *place: int) -> int:
+    """Return the seed of a policy and its method at one start, the same for all methods and another at every start.
+
+    Otherwise one draw would stand for all episodes, and a random control would be no sample.
+    """
+    return int(np.random.SeedSequence([seed, *place]).generate_state(1)[0])
 
 
 @dataclass(frozen=True)

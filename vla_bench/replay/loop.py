@@ -1,4 +1,4 @@
-"""The loop over recordings and, in turns, methods: each is asked when it has no action left, as on a robot."""
+"""The loop over recordings and, in turns, methods; each is asked when it has no action left, as on a robot."""
 
 import logging
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from vla_bench.replay import recording
 from vla_bench.replay.plan import ReplayPlan
 from vla_bench.replay.record import ReplayRecord
 from vla_bench.replay.recording import Recording
-from vla_bench.types import ActionSpec, Query
+from vla_bench.types import ActionSpec, Query, policy_seed
 
 log = logging.getLogger(__name__)
 
@@ -73,10 +73,10 @@ def replay(plan: ReplayPlan, directory: Path, watch: Watch | None = None) -> lis
             shown = recording.read(plan.dataset, index, cameras)
             played = _replay_one(plan, shown, due, policy.action_spec, [*cameras, "proprio", "instruction"])
             for listener in played:
-                if watch is not None and listener.error is None:
-                    watch(shown, listener.contestant.method, listener.fates)
                 records.append(_record(plan, shown, listener))
                 pages.append(records[-1])
+                if watch is not None and listener.error is None:
+                    watch(shown, listener.contestant.method, listener.fates)
             if len(played) == len(contestants) and all(listener.error for listener in played):
                 raise RunAbortedError(len(played), played[-1].error or "")
     return journal.latest(records)
@@ -85,19 +85,18 @@ def replay(plan: ReplayPlan, directory: Path, watch: Watch | None = None) -> lis
 def _replay_one(
     plan: ReplayPlan, shown: Recording, contestants: list[Contestant], spec: ActionSpec, keys: list[str]
 ) -> list[_Listener]:
+    """Show a recording to one method after the other, in a drawn order: methods may share one policy and its memory."""
     listeners = [_Listener(contestant) for contestant in contestants]
     task = shown.task(plan.data.name, spec)
-    for step in range(len(shown)):
-        due = [one for one in listeners if len(one.actions) == step and one.error is None]
-        obs = shown.observation(step)
-        for index in plan.turns(shown.index, step, len(due)):
-            try:
-                if step == 0:
-                    due[index].contestant.policy.reset(task, plan.seed)
-                due[index].ask(obs, keys, len(shown) - step)
-            except Exception as caught:  # recorded, counted, shown and retried, as in `run_episode`
-                log.exception("recording %s under %s ended in an error", shown.index, due[index].contestant.method)
-                due[index].error = f"{type(caught).__name__}: {caught}"
+    for index in plan.turns(shown.index, len(listeners)):
+        listener = listeners[index]
+        try:
+            listener.contestant.policy.reset(task, policy_seed(plan.seed, shown.index))
+            while (step := len(listener.actions)) < len(shown):
+                listener.ask(shown.observation(step), keys, len(shown) - step)
+        except Exception as caught:  # recorded, counted, shown and retried, as in `run_episode`
+            log.exception("recording %s under %s ended in an error", shown.index, listener.contestant.method)
+            listener.error = f"{type(caught).__name__}: {caught}"
     return listeners
 
 

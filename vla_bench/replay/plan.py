@@ -87,6 +87,6 @@ class ReplayPlan:
         """Return the replay's name."""
         return run_name(f"replay-{self.data.name}", self.policy, self.to_dict())
 
-    def turns(self, episode: int, step: int, n_due: int) -> list[int]:
-        """Return the order in which the methods that are due answer, drawn anew each time from the plan's seed."""
-        return np.random.default_rng([self.seed, episode, step]).permutation(n_due).tolist()
+    def turns(self, episode: int, n_methods: int) -> list[int]:
+        """Return the order in which the methods are shown a recording, drawn anew for each from the plan's seed."""
+        return np.random.default_rng([self.seed, episode]).permutation(n_methods).tolist()

@@ -13,8 +13,8 @@ from vla_bench.types import ActionSpec
 GRIPPER = -1
 """Entry of an action that opens and closes; the first three move, the three after them turn."""
 
-DECODER = ("gate", "prefill", "decode")
-"""Stages that a token method changes."""
+DECODER = ("prefill", "decode")
+"""Stages in which rows go through the decoder."""
 
 
 def steps(records: Sequence[ReplayRecord], spec: ActionSpec) -> pd.DataFrame:
@@ -62,8 +62,8 @@ def summarise(records: Sequence[ReplayRecord], spec: ActionSpec, seed: int = 0) 
     """Return one row for every method, in the order of their policy time a control step.
 
     Distances are over all control steps: the mean of the recordings' means, with a bootstrap interval over recordings.
-    Times leave out warm-up and the first query of a recording; `speedup` is the ratio of the medians over recordings
-    of the policy time a control step.
+    Times, operations and shares leave out warm-up and the first query of a recording; `speedup` is the ratio of the
+    medians over recordings of the policy time a control step.
     """
     found, asked = steps(records, spec), queries(records)
     rows = []
@@ -134,8 +134,9 @@ def to_text(summary: pd.DataFrame, by_stage: pd.DataFrame) -> str:
 
 LEGEND = (
     "mm, mrad: distance of the applied action to the full computation's on the same recording, mean over steps;\n"
-    "decoder ms: gate, prefill and decoding; speed-up: policy time a control step; [95 % intervals]; open loop: no\n"
-    "statement about success"
+    "left out (share of the visual row-layers), GFLOP, ms: of queries after warm-up, a recording's first left out;\n"
+    "speed-up: policy time a control step; [95 % intervals]. Recorded pictures are compressed: what stands still\n"
+    "differs a little from the simulator's own. Open loop: no statement about success"
 )
 
 
@@ -151,27 +152,27 @@ def _distance(own: pd.DataFrame, rng: np.random.Generator) -> dict[str, object]:
 
 
 def _times(asked: pd.DataFrame, method: str, rng: np.random.Generator) -> dict[str, object]:
-    own, timed = asked[asked["method"] == method], _timed(asked)
+    timed = _timed(asked)
     mine = timed[timed["method"] == method]
     if not len(mine):
         return {}
     stage = [f"stage_ms {name}" for name in DECODER if f"stage_ms {name}" in mine]
     per_step = timed.groupby(["method", "recording"])[["policy_ms", "n_executed"]].sum()
-    per_step = (per_step["policy_ms"] / per_step["n_executed"]).unstack("method").dropna(subset=[method])
+    per_step = (per_step["policy_ms"] / per_step["n_executed"]).unstack("method")
+    per_step = per_step.dropna(subset=[name for name in (method, REFERENCE_METHOD) if name in per_step])
     before = per_step[REFERENCE_METHOD].to_numpy() if REFERENCE_METHOD in per_step else np.empty(0)
     after = per_step[method].to_numpy()
-    paired = len(before) and not np.isnan(before).any()
     clusters = [group["policy_ms"].to_numpy() for _, group in mine.groupby("recording")]
     return {
-        "queries": len(own),
-        "effective": float(own["cache effective"].mean()) if "cache effective" in own else np.nan,
-        "age_max": float(own["cache age_max"].max()) if "cache age_max" in own else np.nan,
-        "gflops": float(own["flops"].astype(float).mean()) / 1e9,
+        "queries": len(mine),
+        "effective": float(mine["cache effective"].mean()) if "cache effective" in mine else np.nan,
+        "age_max": float(mine["cache age_max"].max()) if "cache age_max" in mine else np.nan,
+        "gflops": float(mine["flops"].astype(float).mean()) / 1e9,
         **interval_columns("policy_ms", stats.clustered_median(clusters, rng)),
         "policy_ms_p90": float(np.percentile(mine["policy_ms"], 90)),
         "policy_ms_per_step": float(np.median(after)),
         "decoder_ms": float(mine[stage].sum(axis=1).median()) if stage else np.nan,
-        **interval_columns("speedup", stats.ratio_of_paired_medians(before, after, rng) if paired else None),
+        **interval_columns("speedup", stats.ratio_of_paired_medians(before, after, rng) if len(before) else None),
     }
 
 

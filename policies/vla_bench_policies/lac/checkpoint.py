@@ -43,6 +43,9 @@ class TrainedGates:
     gates: Gates
     policy: str
     """Hash of the weights of the policy that they were trained for."""
+
+    first_layer: int = 0
+    """Layers before it recomputed every row while they were trained."""
     history: dict[str, Any] = field(default_factory=dict)
     """Data, recipe and measurements, for the card."""
 
@@ -61,7 +64,8 @@ class TrainedGates:
             CheckpointWriteError: If it cannot be written.
         """
         header = {
-            "kind": KIND, "config": asdict(self.gates.config), "policy": self.policy, "history": self.history,
+            "kind": KIND, "config": asdict(self.gates.config), "policy": self.policy,
+            "first_layer": self.first_layer, "history": self.history,
         }  # fmt: skip
         tensors = {name: weight.detach().cpu().contiguous() for name, weight in self.gates.state_dict().items()}
         write_tensors(path, tensors, {HEADER: json.dumps(header)})
@@ -84,7 +88,8 @@ def load(path: Path) -> TrainedGates:
         lists = {name: tuple(value) for name, value in header["config"].items() if isinstance(value, list)}
         gates = Gates(GateConfig(**header["config"] | lists))
         gates.load_state_dict(tensors)
-        return TrainedGates(gates.eval().requires_grad_(False), header["policy"], header["history"])
+        frozen = gates.eval().requires_grad_(False)
+        return TrainedGates(frozen, header["policy"], header["first_layer"], header["history"])
     except (KeyError, TypeError, ValueError, RuntimeError) as caught:
         raise GatesError(path, f"its header or weights are broken ({type(caught).__name__}: {caught})") from caught
 
@@ -103,11 +108,12 @@ def load_for(path: Path, policy: str) -> TrainedGates:
 
 
 def find(weights: str) -> Path:
-    """Return the file of gates that ship, or the path itself.
+    """Return the file of gates that ship, or the path itself, without the hash behind it.
 
     Raises:
         UnknownNameError: If it is neither.
     """
+    weights = weights.partition("@")[0]
     if weights.endswith(".safetensors") or "/" in weights:
         return Path(weights)
     folder = Path(str(files("vla_bench_policies.lac").joinpath(WEIGHTS)))

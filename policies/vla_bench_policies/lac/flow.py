@@ -47,7 +47,10 @@ def _dis() -> Flow:
 
     Without weights, about 1.5 ms at 128 px; the faster presets under-estimate small motions by half.
     """
+    import torch
+
     cv2 = _imported("cv2", "opencv-python-headless")
+    cv2.setNumThreads(torch.get_num_threads())  # OpenCV has threads of its own, which no variable bounds
     search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 
     def flow(reference: np.ndarray, frames: np.ndarray) -> np.ndarray:
@@ -60,7 +63,7 @@ def _dis() -> Flow:
 def _raft_small() -> Flow:
     """Return RAFT, small (Teed and Deng 2020), with torchvision's weights: the paper's own flow.
 
-    The weights are downloaded once by torchvision. Frames are shown at no less than 128 px, which RAFT needs.
+    The weights are downloaded once by torchvision. RAFT needs frames of 128 px at least.
     """
     import torch
 

@@ -82,6 +82,19 @@ class Gates(nn.Module):
         return scores.flatten(1).unflatten(0, (batch, views)).flatten(1), self.predictor(pooled)
 
 
+def gate_flops(config: GateConfig, views: int) -> int:
+    """Return the operations of both networks for one step, a multiply-add counted as two; flow is not counted."""
+    side, narrow, convolutions = config.px, 5, 0
+    for wide in config.widths:
+        side = (side + 1) // 2
+        convolutions += 2 * side * side * 9 * narrow * wide
+        narrow = wide
+    selector = 2 * config.grid * config.grid * narrow
+    predictor = 2 * narrow * config.hidden + 2 * config.hidden * len(config.ratios)
+    told = 2 * config.text_width * narrow
+    return views * (convolutions + selector) + predictor + told
+
+
 def prepared(
     frames: Float[Tensor, "n px px 3"], flow: Float[Tensor, "n px px 2"], px: int
 ) -> Float[Tensor, "n 5 px px"]:

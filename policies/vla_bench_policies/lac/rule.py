@@ -5,11 +5,19 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from vla_bench.errors import VlaBenchError
 from vla_bench_policies.lac.flow import Flow, flow_named
-from vla_bench_policies.lac.gates import Gates, n_reused, prepared
+from vla_bench_policies.lac.gates import Gates, gate_flops, n_reused, prepared
 from vla_bench_policies.token_cache.patches import chosen, lowest
 from vla_bench_policies.token_cache.plan import RowPlan
 from vla_bench_policies.token_cache.rule import CacheRule, Step
+
+
+class GateShapeError(VlaBenchError):
+    """Refuse gates for another number of rows."""
+
+    def __init__(self, found: str, expected: str) -> None:
+        super().__init__(f"the gates of LAC are for {found}, the policy has {expected}: train gates for this policy")
 
 
 @dataclass(frozen=True)
@@ -55,11 +63,16 @@ class LacRule(CacheRule):
     def _asked(self, step: Step) -> tuple[np.ndarray, float]:
         """Return the rows' scores and the ratio."""
         assert step.reference is not None
-        moved = torch.from_numpy(self.flow(step.reference, step.frames))
-        seen = prepared(torch.from_numpy(step.frames).float(), moved, self.gates.config.px)[None]
-        scores, logits = self.gates(seen, step.rows[None, step.layout.text])
-        ratio = self.gates.config.ratios[int(logits[0].argmax())] if self.ratio is None else self.ratio
-        return scores[0].numpy(), ratio
+        config, device = self.gates.config, step.rows.device
+        if (config.grid, config.text_width or step.rows.shape[1]) != (step.layout.grid, step.rows.shape[1]):
+            found = f"{config.grid} x {config.grid} rows a view and text of width {config.text_width}"
+            raise GateShapeError(found, f"{step.layout.grid} x {step.layout.grid}, width {step.rows.shape[1]}")
+        step.spend(gate_flops(config, step.layout.n_views))
+        moved = torch.from_numpy(self.flow(step.reference, step.frames)).to(device)
+        seen = prepared(torch.from_numpy(step.frames).to(device).float(), moved, config.px)[None]
+        scores, logits = self.gates.to(device)(seen, step.rows[None, step.layout.text])
+        ratio = config.ratios[int(logits[0].argmax())] if self.ratio is None else self.ratio
+        return scores[0].cpu().numpy(), ratio
 
     def _recovered(self, reused: np.ndarray, step: Step) -> np.ndarray:
         """Return which of the rows to reuse are recomputed nevertheless."""

@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from vla_bench_policies.token_cache.layout import RowLayout
-from vla_bench_policies.token_cache.method import TokenMethod, check_share
+from vla_bench_policies.token_cache.method import TokenMethod, check_layer, check_share
 from vla_bench_policies.token_cache.patches import chosen, highest
 from vla_bench_policies.token_cache.plan import RowPlan
 from vla_bench_policies.token_cache.rule import CacheRule, Inside, Merge, Step, at_depth
@@ -28,8 +28,9 @@ class AttentionTopk(TokenMethod):
     """Layer of 32 whose attention counts; rows are gone from the next one on (choice)."""
 
     def __post_init__(self) -> None:
-        """Refuse what is no share."""
+        """Refuse what is no share or no layer."""
         check_share(self.NAME, "keep", self.keep)
+        check_layer(self.NAME, self.layer)
 
     def rule(self) -> CacheRule:
         """Return a new rule."""

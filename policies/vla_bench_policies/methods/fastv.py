@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from vla_bench_policies.token_cache.layout import RowLayout
-from vla_bench_policies.token_cache.method import TokenMethod, check_share
+from vla_bench_policies.token_cache.method import TokenMethod, check_layer, check_share
 from vla_bench_policies.token_cache.patches import chosen, highest
 from vla_bench_policies.token_cache.plan import RowPlan
 from vla_bench_policies.token_cache.rule import CacheRule, Inside, Merge, Step, at_depth
@@ -33,8 +33,9 @@ class FastV(TokenMethod):
     """Layer K of 32 from which they are gone; 3 in the released example (README), mostly 2 in the paper (Sec. 5.3)."""
 
     def __post_init__(self) -> None:
-        """Refuse what is no share."""
+        """Refuse what is no share or no layer."""
         check_share(self.NAME, "delete", self.delete)
+        check_layer(self.NAME, self.layer)
 
     def rule(self) -> CacheRule:
         """Return a new rule."""

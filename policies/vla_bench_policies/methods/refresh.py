@@ -60,6 +60,7 @@ class _Refreshed(CacheRule):
     def plan(self, step: Step) -> RowPlan:
         asked = self._rule.plan(step)  # also when overruled: it may keep count
         self._now = step.index % self._every == 0
+        self.nominal = None if self._now else self._rule.nominal
         return step.full() if self._now else asked
 
     def watched(self, layout: RowLayout, n_layers: int) -> dict[int, np.ndarray]:

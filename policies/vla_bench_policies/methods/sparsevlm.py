@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vla_bench.errors import OptionError
 from vla_bench_policies.token_cache.layout import RowLayout
 from vla_bench_policies.token_cache.method import TokenMethod, check_share
 from vla_bench_policies.token_cache.patches import chosen, highest
@@ -47,7 +48,8 @@ class SparseVlm(TokenMethod):
     def __post_init__(self) -> None:
         """Refuse what is no share."""
         check_share(self.NAME, "recycled", self.recycled)
-        check_share(self.NAME, "budget", self.budget / 6)
+        if isinstance(self.budget, bool) or not isinstance(self.budget, int | float) or not 0 <= self.budget <= 6:
+            raise OptionError(f"{self.NAME}: budget", self.budget, "a number from 0 to 6, as in 'sparsevlm:1.0'")
 
     def rule(self) -> CacheRule:
         """Return a new rule."""

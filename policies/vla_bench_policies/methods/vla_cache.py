@@ -14,6 +14,7 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor
 
+from vla_bench.errors import OptionError
 from vla_bench_policies.token_cache.layout import RowLayout
 from vla_bench_policies.token_cache.method import TokenMethod
 from vla_bench_policies.token_cache.patches import chosen, cosine_similarity, highest
@@ -49,6 +50,11 @@ class VlaCache(TokenMethod):
     similarity: float = 0.996
     """Least cosine between a patch's pixels now and at the last inference (`find_static_patches`). Above 1 nothing is
     still, which is the exact setting."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no similarity."""
+        if isinstance(self.similarity, bool) or not isinstance(self.similarity, int | float):
+            raise OptionError(f"{self.NAME}: similarity", self.similarity, "a number, as in 'vla-cache:0.996'")
 
     def rule(self) -> CacheRule:
         """Return a new rule."""

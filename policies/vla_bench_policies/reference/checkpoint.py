@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,8 @@ def load(path: Path) -> Checkpoint:
         raise CheckpointError(path, "its weights do not have the hash of its header, so one of them was altered")
     if shape["tokens"] != len(tokenizer()):
         raise CheckpointError(path, f"it knows {shape['tokens']} words, this version's vocabulary {len(tokenizer())}")
+    if odd := sorted({own.name for own in fields(ModelConfig)} ^ set(shape["config"])):
+        raise CheckpointError(path, f"its shape and this version's differ in {odd[0]!r}, so another version wrote it")
     lists = {name: tuple(value) for name, value in shape["config"].items() if isinstance(value, list)}
     config = ModelConfig(**shape["config"] | lists)
     model = ReferenceVLA(config)

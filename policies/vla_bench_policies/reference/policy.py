@@ -81,8 +81,9 @@ class ReferencePolicy:
 
     @property
     def fingerprint(self) -> str:
-        """Return a hash of weights, shape and vocabulary, with the head and the actions applied of a chunk."""
-        return f"{self._checkpoint.sha256[:16]}-{self.head}-{self._execute}"
+        """Return a hash of weights, shape and vocabulary, with head, actions applied of a chunk, and device."""
+        where = "" if self._device.type == "cpu" else f"-{self._device.type}"
+        return f"{self._checkpoint.sha256[:16]}-{self.head}-{self._execute}{where}"
 
     @property
     def rule(self) -> CacheRule:

@@ -77,6 +77,7 @@ class Lane:
             self.prompt = seen.prompt
         if self.ledger is None:
             self.ledger = Ledger(self.n_layers, layout.n_visual)
+            self._reused = np.zeros(layout.n_visual, dtype=bool)
         self._warn_of_self_comparison(seen.frames)
         self._gate_flops = 0
         return Step(
@@ -112,12 +113,12 @@ class Lane:
             flops: Operations of the layers, without what the rule itself has spent.
         """
         assert self.ledger is not None
-        before = self.ledger.ages
         self.ledger.advance(self.plan.active_until)
         self.report = CacheReport.of(
-            self.rule, self._because, self._nominal, self.plan, n_rest, flops + self._gate_flops, before,
+            self.rule, self._because, self._nominal, self.plan, n_rest, flops + self._gate_flops, self._reused,
             self.ledger.ages,
         )  # fmt: skip
+        self._reused = self.plan.visible_until > self.plan.active_until
         self.reference = seen.frames
         self.index += 1
 

@@ -5,7 +5,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 from vla_bench.errors import OptionError, VlaBenchError
 from vla_bench.policy import Policy
-from vla_bench_policies.token_cache.rule import CacheRule
+from vla_bench_policies.token_cache.rule import PUBLISHED_LAYERS, CacheRule
 
 
 class NoTokenRowsError(VlaBenchError):
@@ -66,6 +66,18 @@ class TokenMethod:
         if not isinstance(policy, TokenPolicy):
             raise NoTokenRowsError(self.name, policy.name)
         return policy.with_rule(self.rule())
+
+
+def check_layer(method: str, value: object) -> None:
+    """Refuse what is no layer of the published models.
+
+    Raises:
+        OptionError: If it is not an integer from 1 to 31.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < PUBLISHED_LAYERS:
+        raise OptionError(
+            f"{method}: layer", value, f"a layer of the published model, from 1 to {PUBLISHED_LAYERS - 1}"
+        )
 
 
 def check_share(method: str, field: str, value: object) -> None:

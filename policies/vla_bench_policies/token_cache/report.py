@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Bool, Int, UInt8
 
 from vla_bench.policy import Fate
 from vla_bench_policies.token_cache.buffer import NEVER
@@ -62,7 +62,7 @@ class CacheReport:
     @classmethod
     def of(
         cls, rule: CacheRule, full_because: str, nominal: float, plan: RowPlan, n_rest: int, flops: int,
-        before: Int[np.ndarray, "layers visual"], after: Int[np.ndarray, "layers visual"],
+        reused_before: Bool[np.ndarray, " visual"], after: Int[np.ndarray, "layers visual"],
     ) -> "CacheReport":  # fmt: skip
         """Return the report of a step.
 
@@ -73,14 +73,14 @@ class CacheReport:
             plan: As it was followed.
             n_rest: Rows that are not visual.
             flops: See `CacheReport`.
-            before: Ages of every visual row and layer before the step.
-            after: And after it.
+            reused_before: Visual rows that the last step reused, at some layer.
+            after: Ages of every visual row and layer after the step.
         """
         active, visible, last = plan.active_until, plan.visible_until, plan.n_layers - 1
         reused, deleted = visible > active, visible <= last
         # a step that computes a layer computes those before it, so the oldest value that is seen is the last one
         oldest = after[np.maximum(visible - 1, 0), np.arange(len(visible))][reused]
-        refreshed = (active > last) & (before[last] > 0)
+        refreshed = (active > last) & reused_before
         fates = np.select((deleted, reused, refreshed), (Fate.DELETED, Fate.REUSED, Fate.REFRESHED), Fate.COMPUTED)
         leaving = np.bincount(active, minlength=plan.n_layers)[: plan.n_layers]
         rows = len(active) + n_rest - leaving.cumsum()

@@ -82,7 +82,8 @@ class TrainLac:
             raise OptionError("--steps and --seed", (self.steps, self.seed), "numbers of at least 0")
         torch.set_num_threads(self.threads or os.cpu_count() or 1)
         policy = policies_on_disk.load(find(self.policy))
-        recipe, config = self._recipe(policy.model.config.width), policy.model.config
+        config = policy.model.config
+        recipe = self._recipe(config.width, config.image_px // config.patch_px)
         data = frames.load(self.data, config.cameras, config.image_px, self.cache)
         teacher = Teacher(policy.model, recipe.first_layer)
         windows = Windows(data, policy, recipe, flow_named(recipe.gates.flow))
@@ -94,8 +95,8 @@ class TrainLac:
         }
         self.out.mkdir(parents=True, exist_ok=True)
         with only_writer(self.out / "train.lock"):
-            (self.out / RECIPE).write_text(json.dumps({"hash": recipe.hash, **asdict(recipe)}, indent=2) + "\n")
             trainer = GateTrainer(recipe, teacher, windows, self.out, origin, begin and begin.gates)
+            (self.out / RECIPE).write_text(json.dumps({"hash": recipe.hash, **asdict(recipe)}, indent=2) + "\n")
             trainer.run()
             found = trainer.validate()
             history = {
@@ -108,9 +109,10 @@ class TrainLac:
         print(f"{self.out / GATES}: stage {self.stage}, {recipe.steps} steps in {minutes:.0f} min; held out: {shown}")
         return 0
 
-    def _recipe(self, width: int) -> GateRecipe:
+    def _recipe(self, width: int, grid: int) -> GateRecipe:
+        px, told = max(GateConfig.px, 8 * grid), width if self.language else 0
         recipe = GateRecipe(
-            gates=GateConfig(flow=self.flow, text_width=width if self.language else 0),
+            gates=GateConfig(flow=self.flow, px=px, text_width=told, grid=grid),
             stage=self.stage, saving=self.saving, first_layer=self.first_layer, task_loss=self.task_loss,
             seed=self.seed,
         )  # fmt: skip

@@ -48,7 +48,7 @@ class Losses:
         asked = self._ask(batch, rows, layout)
         ratios = self._gates.config.ratios
         remembered: Remembered = self._full(rows[:, 0], layout).remembered
-        task, spread = rows.new_zeros(()), []
+        task = rows.new_zeros(())
         for index in range(1, rows.shape[1]):
             masks = candidate_masks(asked.scores[:, index - 1], ratios, tau_s)
             mask = mixed(asked.logits[:, index - 1], masks, estimator, tau, generator)
@@ -56,11 +56,16 @@ class Losses:
             self_made = rng.random() < recipe.self_made
             full = None if self_made and recipe.task_loss == "imitation" else self._full(rows[:, index], layout)
             task = task + self._task(looked, batch, index, full)
-            remembered = looked.remembered if self_made or full is None else full.remembered
-            spread.append(mask.detach().mean())
+            if not self_made and full is not None:
+                remembered = full.remembered
+            elif estimator == "gumbel":
+                remembered = looked.remembered
+            else:  # a blend is a cache that inference never has
+                remembered = self._likeliest(rows[:, index], layout, asked, index, remembered).remembered
         task = task / (rows.shape[1] - 1)
         saved = expected_ratio(asked.logits.flatten(0, 1), ratios).mean()
-        parts = {"task": task.detach(), "expected_ratio": saved.detach(), "hard_ratio": 1 - torch.stack(spread).mean()}
+        likeliest = rows.new_tensor(ratios)[asked.logits.argmax(dim=-1)].mean()
+        parts = {"task": task.detach(), "expected_ratio": saved.detach(), "likeliest_ratio": likeliest}
         return task - recipe.saving * saved, parts | {"entropy": _entropy(asked.logits).detach()}
 
     @torch.no_grad()
@@ -73,18 +78,10 @@ class Losses:
         """
         rows, layout = self._rows(batch)
         asked = self._ask(batch, rows, layout)
-        ratios = self._gates.config.ratios
         remembered = self._teacher.look(rows[:, 0], layout).remembered
         found: dict[str, list[Tensor]] = {"task": [], "task_full": [], "distance": [], "ratio": []}
         for index in range(1, rows.shape[1]):
-            likeliest = asked.logits[:, index - 1].argmax(dim=-1).tolist()
-            shares = [ratios[choice] if ratio is None else ratio for choice in likeliest]
-            mask = torch.cat(
-                [
-                    hard_mask(scores[None], n_reused(share, layout.n_visual))
-                    for scores, share in zip(asked.scores[:, index - 1], shares, strict=True)
-                ]
-            )
+            mask = self._hard_masks(asked, index, ratio)
             looked = self._teacher.look(rows[:, index], layout, mask, remembered)
             full = self._teacher.look(rows[:, index], layout)
             found["task"].append(self._task(looked, batch, index, None))
@@ -95,6 +92,18 @@ class Losses:
         return {name: torch.stack(values).mean() for name, values in found.items()} | {
             "entropy": _entropy(asked.logits)
         }
+
+    def _hard_masks(self, asked: Asked, index: int, ratio: float | None = None) -> Float[Tensor, "b visual"]:
+        """Return the masks of inference: the likeliest ratio's, or those of a given one."""
+        ratios, scores = self._gates.config.ratios, asked.scores[:, index - 1]
+        likeliest = asked.logits[:, index - 1].argmax(dim=-1).tolist()
+        shares = [ratios[choice] if ratio is None else ratio for choice in likeliest]
+        masks = [hard_mask(one[None], n_reused(share, len(one))) for one, share in zip(scores, shares, strict=True)]
+        return torch.cat(masks)
+
+    @torch.no_grad()
+    def _likeliest(self, rows: Tensor, layout: RowLayout, asked: Asked, index: int, remembered: Remembered) -> Looked:
+        return self._teacher.look(rows, layout, self._hard_masks(asked, index), remembered)
 
     @torch.no_grad()
     def _full(self, rows: Tensor, layout: RowLayout) -> Looked:

@@ -102,11 +102,17 @@ class GateTrainer:
         self._gates.load_state_dict(self.state.averaged)
         try:
             found: list[dict[str, Tensor]] = []
+            sizes: list[int] = []
             for batch in self._windows.validation(VALIDATION_WINDOWS):
                 found.append(self._losses.inference(batch, ratio) | {"alignment": self._losses.alignment(batch)})
+                sizes.append(len(batch.tokens))
         finally:
             self._gates.load_state_dict(kept)
-        return {f"held_out_{key}": float(sum(row[key] for row in found)) / len(found) for key in found[0]}
+        weights = [size / sum(sizes) for size in sizes]
+        return {
+            f"held_out_{key}": float(sum(weight * row[key] for weight, row in zip(weights, found, strict=True)))
+            for key in found[0]
+        }
 
     def trained(self, policy: str, history: dict[str, Any]) -> TrainedGates:
         """Return the averaged gates.
@@ -117,7 +123,7 @@ class GateTrainer:
         """
         gates = Gates(self.recipe.gates)
         gates.load_state_dict(self.state.averaged)
-        return TrainedGates(gates.eval(), policy, history)
+        return TrainedGates(gates.eval(), policy, self.recipe.first_layer, history)
 
     def _advance(self) -> dict[str, float]:
         rate = cosine_rate(self.recipe.learning_rate, self.recipe.warmup_steps, self.recipe.steps, self.state.step)

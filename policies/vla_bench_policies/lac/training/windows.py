@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from vla_bench_policies.lac.flow import Flow
 from vla_bench_policies.lac.training.recipe import GateRecipe
 from vla_bench_policies.reference.checkpoint import Checkpoint
 from vla_bench_policies.reference.tokenizer import tokenizer
-from vla_bench_policies.reference.training.frames import Demonstrations
+from vla_bench_policies.reference.training.frames import Demonstrations, UnfitDemonstrationsError
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,13 @@ class Windows:
             ]
             for held_out in (False, True)
         }
+        for part, groups in self._starts.items():
+            if not sum(map(len, groups)):
+                long = recipe.stride * (recipe.window - 1) + 1
+                name = "held-out" if part else "training"
+                raise UnfitDemonstrationsError(
+                    Path(str(data.sources[0]["name"])), f"no {name} episode of {long} frames", "one"
+                )
 
     def training(self, step: int) -> WindowBatch:
         """Return the batch of a step; a number of tokens is as likely as it has windows."""

@@ -4,13 +4,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from vla_bench.errors import OptionError
 from vla_bench_policies.reference.actions import Range, to_bins
 from vla_bench_policies.reference.tokenizer import PAD, tokenizer
 from vla_bench_policies.reference.training.frames import Demonstrations
 from vla_bench_policies.reference.training.recipe import Recipe
+
+FRAMES_SHARE = 0.6
+"""Of a device's free memory, what frames may take: the rest is for weights and activations."""
+
+FRAMES_A_COPY = 4096
 
 POSITION = slice(0, 3)
 """Entries of the proprioception that are the hand's position [m]."""
@@ -50,7 +56,7 @@ class Batches:
         self._tokens = torch.tensor([[*tokens, *[PAD] * (longest - len(tokens))] for tokens in words], device=device)
         self._training, self._frames = data.training, None
         if device.type != "cpu":
-            self._frames = torch.cat([torch.from_numpy(np.array(images)).to(device) for images in data.images])
+            self._frames = _on_device(data.images, device)
 
     def training(self, step: int) -> Batch:
         """Return the batch of a step."""
@@ -68,9 +74,9 @@ class Batches:
         )
 
     def validation(self, n_frames: int) -> list[Batch]:
-        """Return about `n_frames` held-out frames, evenly spread and unaltered."""
+        """Return about `n_frames` held-out frames, evenly spread and unaltered, neighbours in a batch unrelated."""
         index = self._data.validation
-        chosen = index[:: max(1, len(index) // n_frames)]
+        chosen = np.random.default_rng(0).permutation(index[:: max(1, len(index) // n_frames)])
         parts = np.array_split(chosen, max(1, len(chosen) // self._recipe.batch))
         return [self.at(part) for part in parts if len(part)]
 
@@ -93,6 +99,23 @@ class Batches:
 
     def _normalised(self, states: np.ndarray) -> Tensor:
         return self._states.normalise(torch.from_numpy(states).to(self._device))
+
+
+def _on_device(images: tuple[np.ndarray, ...], device: torch.device) -> UInt8[Tensor, "n cameras px px 3"]:
+    """Return all frames in the memory of a device, copied in parts so that they are never there twice."""
+    n_bytes = sum(part.nbytes for part in images)
+    free, _ = torch.cuda.mem_get_info(device)
+    if n_bytes > FRAMES_SHARE * free:
+        found = f"{n_bytes / 1e9:.0f} GB of frames, {free / 1e9:.0f} GB free on {torch.cuda.get_device_name(device)}"
+        raise OptionError("--data", found, f"frames that take at most {FRAMES_SHARE:.0%} of the device's memory")
+    whole = torch.empty((sum(map(len, images)), *images[0].shape[1:]), dtype=torch.uint8, device=device)
+    at = 0
+    for part in images:
+        for start in range(0, len(part), FRAMES_A_COPY):
+            some = torch.from_numpy(np.array(part[start : start + FRAMES_A_COPY]))
+            whole[at : at + len(some)].copy_(some)
+            at += len(some)
+    return whole
 
 
 def altered(

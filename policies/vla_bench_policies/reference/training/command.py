@@ -24,7 +24,10 @@ DEVICES = {"cpu": "cpu", "gpu": "cuda"}
 
 @dataclass(frozen=True)
 class TrainReference:
-    """Train the reference VLA on demonstrations. Interrupt it at any moment; run it again and it goes on exactly."""
+    """Train the reference VLA on demonstrations. Interrupt it at any moment; run it again and it goes on.
+
+    With the same device and threads it goes on exactly, to the last bit.
+    """
 
     data: tuple[Path, ...]
     """Directories of demonstrations, made with `vla-bench collect`; all are mixed, frame by frame."""
@@ -57,8 +60,8 @@ class TrainReference:
         data = frames.load(self.data, recipe.model.cameras, recipe.model.image_px, self.cache)
         self.out.mkdir(parents=True, exist_ok=True)
         with only_writer(self.out / "train.lock"):
-            (self.out / RECIPE).write_text(json.dumps({"hash": recipe.hash, **asdict(recipe)}, indent=2) + "\n")
             trainer = Trainer(recipe, data, self.out, device, ActionSpec())
+            (self.out / RECIPE).write_text(json.dumps({"hash": recipe.hash, **asdict(recipe)}, indent=2) + "\n")
             print(
                 f"{len(data.training)} frames to train on, {len(data.validation)} held out, "
                 f"{len(data.sentences)} sentences; step {trainer.state.step} of {recipe.steps}"

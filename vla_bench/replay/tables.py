@@ -92,12 +92,14 @@ def stages(records: Sequence[ReplayRecord]) -> pd.DataFrame:
 def verdicts(summary: pd.DataFrame, by_stage: pd.DataFrame) -> list[str]:
     """Return for each method whether it is faster or slower than the reference, and the stage that says why."""
     said = []
+    asked = dict(zip(summary["method"], summary.get("queries", summary["recordings"]), strict=True))
     for _, row in summary.iterrows():
         if row["method"] == REFERENCE_METHOD or np.isnan(row.get("speedup", np.nan)):
             said.append("")
             continue
         if row["speedup_low"] > 1:
-            said.append("faster" + _most(by_stage, row["method"], -1))
+            rarely = row["queries"] < 0.95 * asked[REFERENCE_METHOD]
+            said.append("faster" + (": asked less often" if rarely else _most(by_stage, row["method"], -1)))
         elif row["speedup_high"] < 1:
             said.append("SLOWER" + _most(by_stage, row["method"], 1))
         else:
@@ -188,6 +190,6 @@ def _most(by_stage: pd.DataFrame, method: str, sign: int) -> str:
     grown = {stage: sign * (after[stage] - before[stage]) for stage in before}
     grown = {stage: ms for stage, ms in grown.items() if ms > 0}
     if not grown:
-        return ": asked less often" if sign < 0 else ""
+        return ""
     stage = max(grown, key=grown.__getitem__)
     return f": {stage} {sign * grown[stage]:+.2f} ms"

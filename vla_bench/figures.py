@@ -74,10 +74,10 @@ def success_against_latency(ax: Axes, summary: pd.DataFrame) -> None:
         )
     ax.set_xlabel("policy time per control step [ms], median")
     ax.set_ylabel("success [%]")
-    ax.set_ylim(0, 105)
+    ax.set_ylim(-4, 105)  # room for a marker at zero
     ax.set_xlim(left=0)
     ax.grid(alpha=0.25)
-    ax.legend(frameon=False, fontsize=8, loc="lower right")
+    ax.legend(frameon=False, fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
 
 
 def method_colours(methods: pd.Series) -> dict[str, str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import toy
 
-from vla_bench import cli, planfile
+from vla_bench import cli
 from vla_bench.errors import UnknownNameError
 from vla_bench.planfile import PlanFileError, expanded, read
 
@@ -60,12 +60,3 @@ def test_what_is_no_plan_is_refused(path: Path, content: str | None, problem: st
 def test_a_plan_that_nobody_ships_is_refused() -> None:
     with pytest.raises(UnknownNameError, match="no plan named 'ablation-everything'"):
         read("ablation-everything")
-
-
-@pytest.mark.parametrize("name", planfile.shipped())
-def test_plans_that_ship_can_be_resolved(name: str) -> None:
-    from vla_bench.plan import RunPlan
-
-    found = read(name)
-    found |= {key: tuple(value) for key, value in found.items() if isinstance(value, list)}
-    assert RunPlan(**found).resolve().n_episodes > 0

@@ -11,6 +11,8 @@ from matplotlib.container import ErrorbarContainer
 
 from vla_bench import figures
 from vla_bench.errors import ResultsWriteError
+from vla_bench.figures.cache import NothingToDrawError
+from vla_bench.figures.paper import FAMILIES
 
 matplotlib.use("Agg")
 
@@ -69,12 +71,89 @@ def test_a_method_has_one_colour_and_methods_have_different_ones(ax: Axes) -> No
     assert len(set(by_label.values())) == 3
 
 
-def test_full_has_the_first_colour_whatever_else_there_is() -> None:
-    assert figures.method_colours(pd.Series(["b", "full", "a", "full"])) == {
-        "full": figures.COLOURS[0],
-        "a": figures.COLOURS[1],
-        "b": figures.COLOURS[2],
+def test_a_method_looks_the_same_in_every_company_and_its_budgets_alike() -> None:
+    assert figures.look("random:0.4") == figures.look("random:0.8") == figures.look("random")
+    assert figures.look("random:0.4+refresh:8") != figures.look("random:0.4")
+    assert figures.look("somebody-elses:1") == figures.look("somebody-elses:2")
+    assert figures.look("full") == figures.Look(figures.COLOURS[0], figures.MARKERS[0])
+
+
+def test_known_methods_are_told_apart_by_marker_and_colour() -> None:
+    looks = [figures.look(name) for name in FAMILIES]
+    assert len({(look.colour, look.marker) for look in looks}) == len(looks)
+    assert len({look.marker for look in looks[:11]}) == 11  # in grey
+
+
+def test_budgets_are_joined_and_the_front_is_a_stair(ax: Axes) -> None:
+    budgets = [row("full", 0.8, 10), row("random:0.6", 0.5, 6), row("random:0.4", 0.7, 8), row("keyframe:2", 0.4, 7)]
+    figures.success_against_latency(ax, pd.DataFrame(budgets))
+    lines = {(tuple(line.get_xdata()), tuple(line.get_ydata())) for line in ax.lines if len(line.get_xdata()) > 1}
+    assert lines == {((6, 8), (50, 70)), ((6, 8, 10), (50, 70, 80))}
+
+
+QUERIES = pd.DataFrame(
+    {
+        "run": "r", "method": method, "recording": 0, "task": 0, "init_state": 0, "seed": 0, "step": 8 * index,
+        "is_warmup": False, "is_first_step": index == 0, "policy_ms": 20.0, "stage_ms vision": 8.0,
+        "stage_ms prefill": 11.0 if method == "full" else 5.0, "stage_ms gate": 0.0 if method == "full" else 1.0,
+        "cache effective": share * (index > 0), "cache age_max": age * index,
     }
+    for method, share, age in (("full", 0.0, 0), ("random:0.6", 0.6, 1), ("keyframe:100", 1.0, 1))
+    for index in range(6)
+)  # fmt: skip
+
+
+def test_stages_add_up_to_the_policy_time(ax: Axes) -> None:
+    figures.stage_bars(ax, QUERIES)
+    widths = {container.get_label(): [bar.get_width() for bar in container] for container in ax.containers}
+    assert [label.get_text() for label in ax.get_yticklabels()][-1] == "full"
+    assert widths["vision"] == [8, 8, 8]
+    assert widths["prefill"] == [5, 5, 11]
+    assert [sum(stage) for stage in zip(*widths.values(), strict=True)] == pytest.approx([20, 20, 20])
+    assert widths["rest"] == pytest.approx([6, 6, 1])
+
+
+def test_success_by_task_shows_every_rate_and_the_whole(ax: Axes) -> None:
+    found = [("full", 0, True), ("full", 0, True), ("full", 1, False), ("lac", 0, True), ("lac", 0, False)]
+    episodes = pd.DataFrame(found, columns=["method", "task", "success"]).assign(outcome="success")
+    broken = pd.DataFrame({"method": ["lac"], "task": [1], "success": [False], "outcome": ["error"]})
+    figures.success_by_task(ax, pd.concat([episodes, broken]))
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["full", "lac"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "1", "all"]
+    assert [text.get_text() for text in ax.texts] == ["100", "0", "67", "50", "50"]  # what ended in an error is no rate
+
+
+def test_reuse_and_ages_over_an_episode_are_a_line_a_method_that_reuses(ax: Axes) -> None:
+    figures.reuse_over_episode(ax, QUERIES)
+    shares = {line.get_label(): line.get_ydata().tolist() for line in ax.lines}
+    assert shares == {"random:0.6": [0] + 5 * [60], "keyframe:100": [0] + 5 * [100]}
+    ax.clear()
+    figures.age_over_episode(ax, QUERIES)
+    assert [line.get_ydata().tolist() for line in ax.lines] == 2 * [[0, 1, 2, 3, 4, 5]]
+
+
+def test_several_episodes_are_not_drawn_as_one(ax: Axes) -> None:
+    with pytest.raises(ValueError, match="several queries at a step"):
+        figures.reuse_over_episode(ax, pd.concat([QUERIES, QUERIES]))
+
+
+def test_results_without_a_cache_say_so(ax: Axes) -> None:
+    with pytest.raises(NothingToDrawError, match="no query that reports a cache to draw: the figure needs"):
+        figures.reuse_over_episode(ax, QUERIES.drop(columns=["cache effective", "cache age_max"]))
+
+
+def test_distance_is_of_the_steps_that_a_query_serves(ax: Axes) -> None:
+    """Ten recordings; what is `n` inferences old is `n` mm off in the first step that it serves, and `n + 2` after."""
+    queries = pd.concat([QUERIES[QUERIES["method"] == "random:0.6"].assign(recording=one) for one in range(10)])
+    steps = pd.DataFrame(
+        {"method": "random:0.6", "recording": one, "step": step, "distance_mm": step // 8 + (2.0 if step % 8 else 0.0)}
+        for one in range(10)
+        for step in range(48)
+    )
+    figures.distance_against_age(ax, steps, queries)
+    (container,) = ax.containers
+    assert container.lines[0].get_xdata().tolist() == [1, 2, 3, 4, 5]
+    assert container.lines[0].get_ydata().tolist() == pytest.approx([age + 14 / 8 for age in range(1, 6)])
 
 
 def test_axes_say_what_they_show_and_begin_at_zero(ax: Axes) -> None:

@@ -1,5 +1,7 @@
 """From a journal to the summary: what counts, what is left out, and what may not stand together."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -9,8 +11,9 @@ import pandas as pd
 import pytest
 import toy  # noqa: F401 - registers the toy suite and policy
 
-from vla_bench import Cell, EpisodeRecord, Outcome, Query, RunPlan, journal, provenance, runner, tables
-from vla_bench.errors import MixedRunsError, NoResultsError
+import vla_bench
+from vla_bench import Cell, EpisodeRecord, Outcome, Query, RunPlan, cli, journal, provenance, runner, tables
+from vla_bench.errors import MixedRunsError, NoResultsError, OptionError, ResultsWriteError
 from vla_bench.stats import wilson
 
 CONDITIONS = {"protocol": "toy-1", "policy": "toy-2", "processor": "one", "accelerator": "none", "environment gl": "a"}
@@ -223,3 +226,60 @@ def test_a_run_without_its_conditions_is_no_result(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(NoResultsError, match=r"holds a journal and no provenance\.json"):
         tables.load(tmp_path)
+
+
+def test_a_table_is_written_for_programs_and_for_papers(tmp_path: Path) -> None:
+    write(tmp_path / "run", toy_journal())
+    out = [tmp_path / "new" / f"table.{suffix}" for suffix in ("csv", "md", "tex")]
+    assert cli.main(["table", str(tmp_path / "run"), "--out", *map(str, out)]) == 0
+    pd.testing.assert_frame_equal(pd.read_csv(out[0]), vla_bench.summary_df(tmp_path / "run"))
+    _, rule, full, reuse = out[1].read_text().splitlines()
+    assert set(rule) <= set("|:-")
+    assert "| 0.80 [0.38, 0.96] " in full
+    assert "| action-reuse:2 " in reuse
+    latex = out[2].read_text()
+    assert (
+        latex.index(r"\toprule")
+        < latex.index(r"\midrule")
+        < latex.index("action-reuse:2")
+        < latex.index(r"\bottomrule")
+    )
+    assert latex.count(r"\\") == 3
+
+
+def test_signs_that_latex_knows_are_escaped(tmp_path: Path) -> None:
+    tables.write(pd.DataFrame({"late % at 5_Hz": ["a_b & 5 %"]}), tmp_path / "table.tex")
+    text = (tmp_path / "table.tex").read_text()
+    assert r"late \% at 5\_Hz \\" in text
+    assert r"a\_b \& 5 \% \\" in text
+
+
+def test_a_table_in_no_known_format_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"table\.docx.*a name that ends in \.csv, \.md, \.tex"):
+        tables.write(pd.DataFrame({"a": [1]}), tmp_path / "table.docx")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResultsWriteError):
+        tables.write(pd.DataFrame({"a": [1]}), tmp_path / "file" / "table.md")
+
+
+def test_suites_stand_in_one_table_with_a_column_that_tells_them_apart(tmp_path: Path) -> None:
+    write(tmp_path / "one", toy_journal())
+    write(tmp_path / "other", [replace(one, suite="toy@2") for one in toy_journal()], protocol="toy-2")
+    assert tables.shown(tables.summarise(tables.load(tmp_path)))["suite"].tolist() == ["toy@1"] * 2 + ["toy@2"] * 2
+
+
+def test_the_public_frames_are_those_of_the_results(tmp_path: Path) -> None:
+    results = tables.load(write(tmp_path / "run", toy_journal()))
+    exported = tables.export(results, tmp_path / "released")[0].parent
+    for source in (tmp_path / "run", str(exported)):
+        pd.testing.assert_frame_equal(vla_bench.episodes_df(source), results.episodes)
+        pd.testing.assert_frame_equal(vla_bench.queries_df(source), results.queries)
+        pd.testing.assert_frame_equal(vla_bench.summary_df(source), tables.summarise(results))
+        assert vla_bench.compare_df(source)["method"].tolist() == ["full", "action-reuse:2"]
+    with pytest.raises(AttributeError, match="no attribute 'episodes'"):
+        vla_bench.episodes  # noqa: B018
+
+
+def test_the_package_is_imported_without_pandas() -> None:
+    code = "import sys, vla_bench; sys.exit('pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

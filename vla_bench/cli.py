@@ -10,15 +10,16 @@ from typing import Annotated, Any, Protocol, Union
 import pandas as pd
 import tyro
 
-from vla_bench import doctor, figures, film, floor, planfile, registry, runner, tables
+from vla_bench import doctor, film, floor, planfile, registry, runner, tables
 from vla_bench.compare import command as compare
 from vla_bench.compare import forecast
 from vla_bench.errors import OptionError, VlaBenchError
+from vla_bench.figures import command as figure
 from vla_bench.plan import RunPlan
 from vla_bench.replay import command as replay
+from vla_bench.tables import command as table
 
 RESULTS = Path("results")
-SUMMARY = "summary.csv"
 
 
 class Command(Protocol):
@@ -52,52 +53,13 @@ class Run:
         directory = self.results / plan.id
         print(f"{plan.n_episodes} episodes of {plan.suite.name} ({plan.protocol}) in {directory}", file=sys.stderr)
         records = runner.run(plan, directory)
-        print(_write_summary(tables.load(directory), directory))
+        print(table.written(tables.load(directory), directory / table.NAME))
         failed = [record for record in records if record.error]
         for record in failed[:5]:
             print(f"error: {record.method} task {record.cell.task} state {record.cell.init_state}: {record.error}")
         if failed:
             print(f"{len(failed)} episodes ended in an error and are in no rate; run the same command to retry them")
         return 1 if failed else 0
-
-
-@dataclass(frozen=True)
-class Table:
-    """Print success, latency and speed-up with 95 % intervals, and write them as CSV beside the results."""
-
-    results: Annotated[Path, tyro.conf.Positional] = RESULTS
-    """A run's directory, or one that holds several."""
-
-    export: Path | None = None
-    """Also write the tidy frames runs.parquet, episodes.parquet and queries.parquet to this directory."""
-
-    def run(self) -> int:
-        """Print the summary."""
-        results = tables.load(self.results)
-        print(_write_summary(results, self.results))
-        if self.export is not None:
-            print("\n".join(str(path) for path in tables.export(results, self.export)))
-        return 0
-
-
-@dataclass(frozen=True)
-class Figure:
-    """Draw success against policy time per control step, one point a method, with 95 % intervals."""
-
-    results: Annotated[Path, tyro.conf.Positional] = RESULTS
-    """A run's directory, or one that holds several."""
-
-    out: tuple[Path, ...] = ()
-    """Files to write, in the format of their suffix; by default success_latency.png and .pdf beside the results."""
-
-    def run(self) -> int:
-        """Write the figure."""
-        paths = self.out or tuple(self.results / f"success_latency.{suffix}" for suffix in ("png", "pdf"))
-        summary = tables.summarise(tables.load(self.results))
-        with figures.paper_figure(*paths) as ax:
-            figures.success_against_latency(ax, summary)
-        print("\n".join(str(path) for path in paths))
-        return 0
 
 
 @dataclass(frozen=True)
@@ -173,20 +135,12 @@ class Check:
         return 0
 
 
-def _write_summary(results: tables.Results, directory: Path) -> str:
-    """Write the summary beside the results, where that is possible, and return it as text."""
-    summary = tables.summarise(results)
-    text = tables.to_text(summary)
-    tables.write(summary, directory / SUMMARY)
-    return text
-
-
 COMMANDS: dict[str, type[Command]] = {
     "plan": forecast.Plan,
     "run": Run,
-    "table": Table,
+    "table": table.Table,
     "compare": compare.Compare,
-    "figure": Figure,
+    "figure": figure.Figure,
     "list": List,
     "check": Check,
     "doctor": doctor.Doctor,

@@ -45,6 +45,11 @@ def commands() -> dict[str, Any]:
     return {entry.name: _load(entry) for entry in entry_points(group=COMMAND_GROUP)}
 
 
+def family(method: str) -> str:
+    """Return a method's name without options, which its budgets share: `random+refresh` for `random:0.6+refresh:8`."""
+    return "+".join(part.partition(":")[0] for part in method.split("+"))
+
+
 def names(kind: Kind) -> list[str]:
     """Return the known names, without importing what is behind them."""
     installed = set(_installed(kind))

@@ -7,6 +7,7 @@
 | `pairs.py` | which episodes pair with which |
 | `latency.py` | percentiles, deadlines, first queries and warm-up |
 | `verdict.py` | wins, tie, worse or undecided |
+| `frontier.py` | what a method attains over its budgets: hypervolume, success at equal time |
 | `tables.py` | the comparison as a frame: `compare_df` |
 | `text.py` | the comparison as a person reads it |
 | `command.py` | `vla-bench compare` |
@@ -14,6 +15,7 @@
 | `forecast.py` | `vla-bench plan` |
 """
 
+from vla_bench.compare.frontier import frontier_df
 from vla_bench.compare.tables import compare_df
 
-__all__ = ["compare_df"]
+__all__ = ["compare_df", "frontier_df"]

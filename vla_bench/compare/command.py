@@ -4,12 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import pandas as pd
 import tyro
 
 from vla_bench.compare import tables, text
+from vla_bench.compare.frontier import frontier_df
 from vla_bench.compare.verdict import exit_status
 from vla_bench.errors import OptionError
-from vla_bench.tables import REFERENCE_METHOD, write
+from vla_bench.tables import REFERENCE_METHOD, read, write
 
 NAME = "comparison.csv"
 
@@ -43,17 +45,23 @@ class Compare:
     reference: str = REFERENCE_METHOD
     """Method that every other one is compared with."""
 
-    out: Path | None = None
-    """CSV file to write, fractions of 1 and ms; by default comparison.csv in the first of the results."""
+    out: tuple[Path, ...] = ()
+    """Files to write: .csv (all columns; fractions of 1, ms), .md or .tex; by default comparison.csv in the first of
+    the results."""
 
     def run(self) -> int:
         """Print and write the comparison."""
         margin = fraction_of("--margin", self.margin)
         if not self.results:
             raise OptionError("RESULTS", self.results, "at least one directory of results")
-        comparison = tables.compare_df(*self.results, reference=self.reference, margin=margin)
+        results = read(*self.results)
+        comparison = tables.compare_df(results, reference=self.reference, margin=margin)
         print(text.to_text(comparison))
-        write(comparison, self.out or self.results[0] / NAME)
+        families = frontier_df(results, margin=margin) if self.reference == REFERENCE_METHOD else pd.DataFrame()
+        if len(families) and (families["budgets"] > 1).any():
+            print(f"\n{text.frontier_text(families)}")
+        for path in self.out or (self.results[0] / NAME,):
+            write(comparison, path, text.shown(comparison))
         found = [tables.judgement(row) for _, row in comparison.iterrows()]
         return exit_status(one for one in found if one is not None)
 

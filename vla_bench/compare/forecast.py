@@ -15,7 +15,7 @@ from vla_bench.compare.probe import Pace, Probe, from_results, of_plan, try_meth
 from vla_bench.compare.verdict import MIN_PAIRS, POWER
 from vla_bench.errors import NoResultsError
 from vla_bench.plan import ResolvedPlan, RunPlan
-from vla_bench.tables import REFERENCE_METHOD, Results
+from vla_bench.tables import REFERENCE_METHOD, Results, read
 
 RATES = (0.95, 0.8, 0.5)
 """Success of the reference that is supposed."""
@@ -197,7 +197,7 @@ def duration(seconds: float) -> str:
 
 
 def _earlier(plan: ResolvedPlan, source: Path) -> Results:
-    results = pairs.read(source)
+    results = read(source)
     if not len(of_plan(plan, results)):
         raise NoResultsError(source, f"holds no episode of {plan.suite.name}, policy {plan.policy!r}, {plan.protocol}")
     return results

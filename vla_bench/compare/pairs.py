@@ -1,12 +1,8 @@
 """Which episodes pair with which: the same suite version, task, initial state by its hash, and seed."""
 
-from dataclasses import fields
-from pathlib import Path
-
 import pandas as pd
 
-from vla_bench import tables
-from vla_bench.errors import MixedRunsError, VlaBenchError
+from vla_bench.errors import VlaBenchError
 from vla_bench.tables import Results
 from vla_bench.types import Outcome
 
@@ -38,38 +34,6 @@ class NothingToCompareError(VlaBenchError):
             f"the results hold no other method than {reference!r}: add runs of the same suite and policy with another "
             f"method, for example 'vla-bench run --method {reference} --method action-reuse:2'"
         )
-
-
-def read(*sources: Path | Results) -> Results:
-    """Return the frames of several results as one: directories of runs, exported folders, or frames themselves.
-
-    A run's name is its plan's: where two sources hold runs of one name, the later ones are called by their source too.
-
-    Raises:
-        NoResultsError: If a source holds nothing.
-        MixedRunsError: If two runs of a suite differ in protocol, machine, simulator, renderer or fingerprint, or if an
-            initial state of one index has two contents.
-    """
-    parts: list[Results] = []
-    taken: set[str] = set()
-    for source in sources:
-        found = source if isinstance(source, Results) else _read_one(source)
-        names = {run: run if run not in taken else f"{run} ({source})" for run in found.runs["run"]}
-        taken |= set(names.values())
-        parts.append(_renamed(found, names))
-    if len(parts) == 1:
-        results = parts[0]
-    else:
-        frames = {field.name: [getattr(part, field.name) for part in parts] for field in fields(Results)}
-        results = Results(
-            **{
-                name: pd.concat([one for one in several if len(one)] or several[:1], ignore_index=True)
-                for name, several in frames.items()
-            }
-        )
-    tables.check_comparable(results)
-    _check_initial_states(results.episodes)
-    return results
 
 
 def finished(results: Results) -> pd.DataFrame:
@@ -112,30 +76,3 @@ def n_errors(own: pd.DataFrame) -> int:
     start = ["task", "init_state", "seed"]  # what raised before its first observation has no hash
     broken, whole = (set(own.loc[rows, start].itertuples(index=False, name=None)) for rows in (is_error, ~is_error))
     return len(broken - whole)
-
-
-def _read_one(source: Path) -> Results:
-    return tables.read_exported(source) if (source / "runs.parquet").exists() else tables.load(source)
-
-
-def _renamed(found: Results, names: dict[str, str]) -> Results:
-    if all(old == new for old, new in names.items()):
-        return found
-    frames = {field.name: getattr(found, field.name) for field in fields(Results)}
-    return Results(
-        **{
-            name: frame.assign(run=frame["run"].map(names)) if "run" in frame else frame
-            for name, frame in frames.items()
-        }
-    )
-
-
-def _check_initial_states(episodes: pd.DataFrame) -> None:
-    """Refuse starts that are called the same and are not: pairing by hash would leave them out without a word."""
-    name, digest = ["suite", "task", "init_state", "seed"], "init_state_sha256"
-    states = episodes.loc[episodes[digest] != "", [*name, digest]].drop_duplicates()
-    differing = states[states.duplicated(name, keep=False)].sort_values([*name, digest])
-    if len(differing):
-        suite, task, init_state, _, _ = differing.iloc[0]
-        found = " against ".join(digest[:12] for digest in differing[digest].iloc[:2])
-        raise MixedRunsError([f"initial state {init_state} of task {task} in {suite}: {found}"])

@@ -11,7 +11,7 @@ from vla_bench.compare import latency, paired, pairs
 from vla_bench.compare.pairs import EPISODE, MissingReferenceError, NothingToCompareError
 from vla_bench.compare.verdict import MARGIN, MIN_PAIRS, Judgement, Speed, Success, judge
 from vla_bench.errors import UnknownNameError
-from vla_bench.tables import REFERENCE_METHOD, Results, interval_columns
+from vla_bench.tables import REFERENCE_METHOD, Results, interval_columns, read
 
 WHOLE = ("episodes", "errors", "pairs", "interleaved", "gained", "lost", "blocks", "timed_pairs")
 """Columns of counts, of which a reference has not all."""
@@ -42,7 +42,7 @@ def compare_df(
         MissingReferenceError: If it is missing for one policy.
         NothingToCompareError: If there is no other method.
     """
-    results = pairs.read(*sources)
+    results = read(*sources)
     known = set(results.episodes["method"])
     if reference not in known:
         raise UnknownNameError("method in these results", reference, known)

@@ -6,7 +6,7 @@ import pandas as pd
 from vla_bench.compare.latency import DEADLINES_HZ
 from vla_bench.compare.tables import judgement
 from vla_bench.compare.verdict import LEGEND, MIN_PAIRS, SPEED_TIE
-from vla_bench.tables import bracketed
+from vla_bench.tables.text import bracketed, named
 
 NOTES = (
     "success: of the pairs, with Wilson limits; difference: percentage points, with Tango limits; +, -: pairs that\n"
@@ -18,6 +18,13 @@ NOTES = (
 )
 """What stands under the tables; takes `least`."""
 
+FRONTIER_NOTES = (
+    "hypervolume: mean success over all time budgets below the reference's (0: never faster, or nothing solved);\n"
+    "success at 75 %: of the best budget within 75 % of the reference's policy time a control step, nothing\n"
+    "interpolated; over the starts that all methods finished; [95 % bootstrap intervals, within tasks]."
+)
+"""What stands under families."""
+
 
 def to_text(comparison: pd.DataFrame) -> str:
     """Return what `compare_df` returned as tables: a block for every suite and policy, legends at the end."""
@@ -27,19 +34,45 @@ def to_text(comparison: pd.DataFrame) -> str:
     return "\n\n".join([*blocks, f"{LEGEND.format(margin=margin, tie=SPEED_TIE)}\n{notes}"])
 
 
+def frontier_text(families: pd.DataFrame) -> str:
+    """Return what `frontier_df` returned as tables: a block for every suite and policy, the legend at the end."""
+    blocks = [
+        f"{suite}, policy {policy}, by family of methods\n{_families(group).to_string(index=False)}"
+        for (suite, policy), group in families.groupby(["suite", "policy"], sort=False)
+    ]
+    return "\n\n".join([*blocks, FRONTIER_NOTES])
+
+
+def _families(group: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "family": group["family"].to_numpy(),
+            "budgets": group["budgets"].to_numpy(),
+            "starts": group["starts"].to_numpy(),
+            "hypervolume": bracketed(group, "hypervolume", "{:.3f}"),
+            "success at 75 % of the time": bracketed(group, "success_at_75", "{:.2f}"),
+            "at 50 %": bracketed(group, "success_at_50", "{:.2f}"),
+            "fastest non-inferior": [name or "-" for name in group["fastest"]],
+            "speed-up": _shown(group["speedup"], "{:.2f}"),
+        }
+    )
+
+
 def _block(group: pd.DataFrame) -> str:
     first = group.iloc[0]
     against = f"against {first['reference']}, margin {100 * first['margin']:g} points"
     title = f"{first['suite']}, policy {first['policy']}, {against}"
-    tables = [_verdicts(group).to_string(index=False), _latency(group).to_string(index=False)]
+    tables = [shown(group).to_string(index=False), _latency(group).to_string(index=False)]
     return "\n".join([title, tables[0], *_remarks(group), "", tables[1]])
 
 
-def _verdicts(group: pd.DataFrame) -> pd.DataFrame:
+def shown(group: pd.DataFrame) -> pd.DataFrame:
+    """Return verdicts and what they rest on as text; suite and policy where there are several."""
     verdicts = [judgement(row) for _, row in group.iterrows()]
     points = group.assign(**{name: 100 * group[name] for name in ("difference", "difference_low", "difference_high")})
     return pd.DataFrame(
         {
+            **named(group),
             "method": group["method"].to_numpy(),
             "pairs": _shown(group["pairs"], "{:.0f}"),
             "errors": group["errors"].to_numpy(),

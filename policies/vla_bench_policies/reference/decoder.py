@@ -49,10 +49,14 @@ class Attention(nn.Module):
         x: Float[Tensor, "b q width"],
         rotation: tuple[Tensor, Tensor],
         mask: Float[Tensor, "#b 1 q q"] | None,
-    ) -> Float[Tensor, "b q width"]:
-        """Let every row look at the keys that the mask allows; without a mask, at itself and those before it."""
+        first: int = 0,
+    ) -> Float[Tensor, "b tail width"]:
+        """Let the rows from `first` on look at what the mask allows; without a mask, at themselves and those before."""
         query, key, value = self.projected(x)
         query, key = rotated(query, *rotation), rotated(key, *rotation)
+        if first:
+            query = query[:, :, first:]
+            mask = below_diagonal(x)[first:] if mask is None else mask[..., first:, :]
         seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None)
         return self.o_proj(seen.transpose(1, 2).flatten(-2))
 
@@ -79,9 +83,9 @@ class Layer(nn.Module):
         self.self_attn = Attention(width, heads)
         self.mlp = SwiGLU(width, hidden)
 
-    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
-        """Return the rows after this layer."""
-        x = x + self.self_attn(self.input_layernorm(x), rotation, mask)
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], mask: Tensor | None, first: int = 0) -> Tensor:
+        """Return the rows from `first` on after this layer; the others give their keys and values only."""
+        x = x[:, first:] + self.self_attn(self.input_layernorm(x), rotation, mask, first)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -99,18 +103,26 @@ class Decoder(nn.Module):
         x: Float[Tensor, "b q width"],
         positions: Int[Tensor, "#b q"],
         mask: Float[Tensor, "#b 1 q q"] | None = None,
-    ) -> Float[Tensor, "b q width"]:
+        first: int = 0,
+    ) -> Float[Tensor, "b tail width"]:
         """Return the hidden states after the last norm.
 
         Args:
             x: Embedded rows.
             positions: Of the rows in the prompt, for the rotary embedding.
             mask: Added to the attention scores, 0 or minus infinity; None is plainly causal.
+            first: The first row whose state is wanted: the last layer computes none before it.
         """
         rotation = rotary(positions, self.head_width, x.dtype)
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             x = layer(x, rotation, mask)
-        return self.norm(x)
+        return self.norm(self.layers[-1](x, rotation, mask, first))
+
+
+def below_diagonal(x: Float[Tensor, "b q width"]) -> Float[Tensor, "q q"]:
+    """Return the additive mask that lets every row see itself and those before it."""
+    n_rows = x.shape[1]
+    return torch.full((n_rows, n_rows), -torch.inf, dtype=x.dtype, device=x.device).triu(1)
 
 
 def rotary(positions: Int[Tensor, "b q"], head_width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -148,11 +148,10 @@ class ReferenceVLA(nn.Module):
         given = self.bins(self._numbered(bins)[:, :-1])
         x = torch.cat((prompt, self.queries.expand(batch, -1, -1), given), dim=1)
         positions, mask = self._both_heads(tokens, n_prompt)
-        hidden = self.decoder(x, positions, additive(mask, x.dtype))
-        chunk = hidden[:, n_prompt : n_prompt + self.config.chunk]
-        teller = torch.cat((hidden[:, n_prompt - 1 : n_prompt], hidden[:, n_prompt + self.config.chunk :]), dim=1)
-        scores = torch.einsum("baw,anw->ban", teller, self.bin_heads)
-        return Answer(self.chunk_head(chunk), scores, self.place_head(hidden[:, n_prompt - 1]))
+        hidden = self.decoder(x, positions, additive(mask, x.dtype), first=n_prompt - 1)
+        last, chunk, action = hidden.split((1, self.config.chunk, self.config.action_size - 1), dim=1)
+        scores = torch.einsum("baw,anw->ban", torch.cat((last, action), dim=1), self.bin_heads)
+        return Answer(self.chunk_head(chunk), scores, self.place_head(last[:, 0]))
 
     def rows(self, prompt: Float[Tensor, "b prompt width"], head: Head) -> Float[Tensor, "b rows width"]:
         """Return the prompt followed by the rows that answer in one pass; the `ar` head's are decoded later."""
@@ -164,7 +163,7 @@ class ReferenceVLA(nn.Module):
         """Return the chunk of the `oft` head by the plain decoder; prompts without PAD only."""
         x = self.rows(prompt, "oft")
         positions = torch.arange(x.shape[1], device=x.device)[None]
-        return self.chunk_head(self.decoder(x, positions)[:, prompt.shape[1] :])
+        return self.chunk_head(self.decoder(x, positions, first=prompt.shape[1]))
 
     def bin_of(self, entry: int, hidden: Float[Tensor, "b width"]) -> Int[Tensor, " b"]:
         """Return the most likely bin of an action's entry, told by the row before it."""

@@ -1,0 +1,87 @@
+"""What a family of methods attains over its budgets, checked against hand-made cases and by simulation."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vla_bench.compare.frontier import frontier_df, hypervolume, on_front, within
+from vla_bench.tables import Results
+
+
+def results(rates: dict[str, float], ms: dict[str, float], n: int, seed: int = 0) -> Results:
+    """Return `n` starts of two tasks that every method has played."""
+    rng = np.random.default_rng(seed)
+    rows = [
+        {
+            "run": "r", "suite": "toy@1", "policy": "toy", "method": method, "task": start % 2, "init_state": start,
+            "seed": 0, "outcome": "success" if won else "timeout", "success": won, "init_state_sha256": f"{start:064d}",
+            "policy_ms_per_step": ms[method] * rng.lognormal(sigma=0.05),
+        }
+        for start in range(n)
+        for method, rate in rates.items()
+        for won in [bool(rng.random() < rate)]
+    ]  # fmt: skip
+    return Results(pd.DataFrame({"run": ["r"], "plan suite": ["toy@1"]}), pd.DataFrame(rows), pd.DataFrame())
+
+
+def test_the_front_is_what_no_other_beats() -> None:
+    ms, success = pd.Series([10, 5, 5, 7, 12]), pd.Series([0.9, 0.4, 0.5, 0.5, 0.9])
+    assert on_front(ms, success).tolist() == [True, False, True, False, False]
+    assert on_front(np.array([5.0, 5.0]), np.array([0.5, 0.5])).tolist() == [True, True]  # equals do not beat
+
+
+def test_the_hypervolume_is_the_mean_over_time_budgets() -> None:
+    ms, success = np.array([[6.0, 2.0, 20.0]]), np.array([[0.8, 0.5, 1.0]])
+    assert hypervolume(ms, success, np.array([10.0])).tolist() == pytest.approx([(4 * 0.5 + 4 * 0.8) / 10])
+    assert within(ms, success, np.array([5.0])).tolist() == [0.5]
+    assert within(ms, success, np.array([1.0])).tolist() == [0.0]
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 20), st.floats(0, 1)), min_size=1, max_size=8))
+def test_the_hypervolume_agrees_with_a_sum_over_budgets(points: list[tuple[float, float]]) -> None:
+    ms, success = (np.array(values)[None] for values in zip(*points, strict=True))
+    budgets = (np.arange(20_000) + 0.5) / 2_000
+    best = [within(ms, success, np.array([budget]))[0] for budget in budgets[::20]]
+    assert hypervolume(ms, success, np.array([10.0]))[0] == pytest.approx(np.mean(best), abs=0.01)
+
+
+def test_a_family_is_read_out_against_the_reference() -> None:
+    rates = {"full": 0.9, "random:0.4": 0.9, "random:0.8": 0.2, "slow": 0.95}
+    ms = {"full": 10.0, "random:0.4": 7.0, "random:0.8": 4.0, "slow": 15.0}
+    table = frontier_df(results(rates, ms, 400), margin=0.1).set_index("family")
+    assert table.index.tolist() == ["random", "slow"]
+    family = table.loc["random"]
+    assert (family["budgets"], family["starts"], family["fastest"]) == (2, 400, "random:0.4")
+    assert family["hypervolume"] == pytest.approx(0.3 * 0.2 + 0.3 * 0.9, abs=0.03)
+    assert family["success_at_75"] == pytest.approx(0.9, abs=0.05)
+    assert family["success_at_50"] == pytest.approx(0.2, abs=0.06)
+    assert family["speedup"] == pytest.approx(10 / 7, abs=0.03)
+    assert table.loc["slow", "hypervolume"] == table.loc["slow", "success_at_75"] == 0
+    assert table.loc["slow", "fastest"] == ""
+    for name in ("hypervolume", "success_at_75", "success_at_50"):
+        assert (table[f"{name}_low"] <= table[name]).all()
+        assert (table[name] <= table[f"{name}_high"]).all()
+
+
+def test_too_few_starts_or_no_reference_give_no_row() -> None:
+    ms = {"full": 10.0, "random:0.4": 7.0}
+    assert not len(frontier_df(results({"full": 1.0, "random:0.4": 1.0}, ms, 5)))
+    assert not len(frontier_df(results({"random:0.4": 1.0}, ms, 50)))
+
+
+def test_the_interval_of_the_hypervolume_covers_the_truth() -> None:
+    rates = {"full": 0.9, "random:0.4": 0.8, "random:0.8": 0.3}
+    ms = {"full": 10.0, "random:0.4": 7.0, "random:0.8": 4.0}
+    truth = 0.3 * 0.3 + 0.3 * 0.8
+    tables = [frontier_df(results(rates, ms, 100, seed)).iloc[0] for seed in range(1000, 1200)]
+    covered = np.mean([one["hypervolume_low"] <= truth <= one["hypervolume_high"] for one in tables])
+    assert 0.91 <= covered <= 0.99
+
+
+def test_the_released_demo_has_a_frontier() -> None:
+    table = frontier_df(Path(__file__).parent.parent / "results" / "released" / "demo")
+    assert set(table["family"]) >= {"random", "keyframe"}

@@ -1,0 +1,75 @@
+"""How every figure looks: its size, its letters, and the one look that a method has everywhere."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import matplotlib
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+from vla_bench.errors import ResultsWriteError
+from vla_bench.registry import family
+
+WIDTH_IN, HEIGHT_IN = 4.8, 3.4
+"""Size of a figure [inch]: one column of a conference paper, with room for a legend."""
+
+COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#882255", "#999933")
+"""Told apart by colour-blind readers: Okabe and Ito 2008, Color Universal Design, without its yellow; then wine and
+olive of Tol 2021, SRON technical note 09-002."""
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "h")
+
+FAMILIES = (
+    "full", "lac", "random", "pixel-difference", "fastv", "keyframe", "action-reuse", "vla-cache", "sparsevlm",
+    "fixed-grid", "vla-adp", "attention-topk", "vla-pruner", "specprune", "vla-acl", "full-eager",
+)  # fmt: skip
+"""Methods whose look is fixed; any other's follows from its name."""
+
+STYLE: Any = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "0",
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """Colour and marker: the marker tells methods apart in grey too."""
+
+    colour: str
+    marker: str
+
+
+def look(method: str) -> Look:
+    """Return how a method is drawn, in every figure; its budgets look the same."""
+    name = family(method)
+    first = name.partition("+")[0]
+    index = FAMILIES.index(first) if first in FAMILIES else crc32(first.encode())
+    modified = len(name.split("+")) - 1
+    return Look(COLOURS[index % len(COLOURS)], MARKERS[(index + 5 * modified) % len(MARKERS)])
+
+
+@contextmanager
+def paper_figure(*paths: Path, width_in: float = WIDTH_IN, height_in: float = HEIGHT_IN) -> Iterator[Axes]:
+    """Give an Axes to draw on, then write the figure to every path, in the format its suffix names.
+
+    Raises:
+        ResultsWriteError: If a path cannot be written.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure, ax = plt.subplots(figsize=(width_in, height_in), layout="constrained")
+        try:
+            yield ax
+            for path in paths:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                figure.savefig(path, dpi=200)
+        except OSError as caught:
+            raise ResultsWriteError(paths, caught) from caught
+        finally:
+            plt.close(figure)

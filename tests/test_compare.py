@@ -373,7 +373,7 @@ def many_episodes(n_tasks: int, n_states: int, n_seeds: int, n_queries: int = 28
     rng = np.random.default_rng(0)
     index = pd.MultiIndex.from_product([["full", "cheap"], range(n_tasks), range(n_states), range(n_seeds)])
     episodes = index.to_frame(index=False, name=["method", "task", "init_state", "seed"])
-    episodes = episodes.assign(run="r", suite="s@1", policy="p", success=rng.random(len(index)) < 0.95)
+    episodes = episodes.assign(run="r", suite="s@1", policy="p", division="", success=rng.random(len(index)) < 0.95)
     episodes["outcome"] = np.where(episodes["success"], "success", "timeout")
     episodes["policy_ms_per_step"] = rng.lognormal(size=len(index))
     start = zip(episodes["task"], episodes["init_state"], strict=True)

@@ -3,6 +3,7 @@
 import sys
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
+from types import SimpleNamespace
 
 import pytest
 from toy import TOY, ToyPolicy
@@ -14,6 +15,24 @@ from vla_bench.policy import Method, Policy
 from vla_bench.suite import Suite
 from vla_bench_policies.methods.action_reuse import ActionReuse
 from vla_bench_policies.methods.full import Full
+
+
+def test_a_method_is_as_lossy_as_the_most_lossy_of_its_parts() -> None:
+    found = {
+        spec: str(registry.division(registry.method(spec)))
+        for spec in ("full", "fastv:0.5", "random:0.6", "random:0.6+refresh:8", "fastv:0.5+action-reuse:2")
+    }
+    assert found == {
+        "full": "exact",
+        "fastv:0.5": "lossy",
+        "random:0.6": "temporal-cache",
+        "random:0.6+refresh:8": "temporal-cache",
+        "fastv:0.5+action-reuse:2": "lossy",
+    }
+
+
+def test_a_method_that_says_nothing_is_lossy() -> None:
+    assert str(registry.division(SimpleNamespace())) == "lossy"  # pyright: ignore[reportArgumentType]
 
 
 def test_what_we_ship_is_known_by_name() -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import isfinite
 from time import perf_counter_ns
 
+from vla_bench import registry
 from vla_bench.errors import ActionSpecMismatchError
 from vla_bench.policy import ActionChunk, Policy
 from vla_bench.types import Observation, Query, Task
@@ -62,6 +63,14 @@ class Contestant:
     method: str
     policy: Policy
     n_queries: int = 0
+    division: str = ""
+    """What the method gives up or needs, a `Division`; empty if nobody has said."""
+
+    @classmethod
+    def of(cls, method: str, policy: Policy) -> "Contestant":
+        """Return a policy under the method of a specification."""
+        made = registry.method(method)
+        return cls(method, made.apply(policy), division=str(registry.division(made)))
 
     def check(self, task: Task) -> None:
         """Refuse a policy whose actions mean something else than the task's.

@@ -1,7 +1,7 @@
 """What a policy is, what it answers, and how a method makes it cheaper."""
 
 from dataclasses import dataclass, field
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -23,6 +23,25 @@ class Fate(IntEnum):
 
     DELETED = 3
     """Gone: nothing looks at it, at least in the last layer."""
+
+
+class Division(StrEnum):
+    """What a method gives up or needs, so that like is compared with like; in the order of how much."""
+
+    EXACT = "exact"
+    """Answers as the policy does, to rounding."""
+
+    LOSSY = "lossy"
+    """Leaves something out: rows deleted, layers skipped, actions repeated. What it looks at is fresh."""
+
+    TEMPORAL_CACHE = "temporal-cache"
+    """Serves what it computed from earlier observations."""
+
+    ASYNC = "async"
+    """Answers late: inference overlaps with the robot's motion."""
+
+    TRAINED = "trained"
+    """Has parameters of its own that were trained for the policy."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +120,7 @@ class PrivilegedPolicy(Policy, Protocol):
 class Method(Protocol):
     """One way to make a policy cheaper: one row of a table. It wraps; it never branches inside a shared function.
 
-    At its exact setting it changes no action.
+    At its exact setting it changes no action. A class may say its `division`; one that does not is `Division.LOSSY`.
     """
 
     @property

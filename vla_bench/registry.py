@@ -14,7 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
 from vla_bench.errors import MissingPackageError, SpecError, UnknownNameError
-from vla_bench.policy import Method, Policy
+from vla_bench.policy import Division, Method, Policy
 from vla_bench.suite import Suite
 
 Kind = Literal["policy", "method"]
@@ -85,6 +85,13 @@ def method(spec: str) -> Method:
     """Return a new method; `a:1+b:2` applies `a`, then `b` around it."""
     parts = [_build("method", part) for part in spec.split("+")]
     return parts[0] if len(parts) == 1 else _Composed(tuple(parts))
+
+
+def division(method: Method) -> Division:
+    """Return what a method gives up or needs; of several around each other, the most."""
+    parts = method.parts if isinstance(method, _Composed) else (method,)
+    order = list(Division)
+    return max((getattr(part, "division", Division.LOSSY) for part in parts), key=order.index)
 
 
 def _installed(kind: Kind) -> dict[str, EntryPoint]:
@@ -158,13 +165,13 @@ class _Composed:
     """Several methods, the first one innermost."""
 
     def __init__(self, methods: tuple[Method, ...]) -> None:
-        self._methods = methods
+        self.parts = methods
 
     @property
     def name(self) -> str:
-        return "+".join(method.name for method in self._methods)
+        return "+".join(method.name for method in self.parts)
 
     def apply(self, policy: Policy) -> Policy:
-        for method in self._methods:
+        for method in self.parts:
             policy = method.apply(policy)
         return policy

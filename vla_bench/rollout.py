@@ -60,6 +60,7 @@ def run_episode(
         queries=tuple(episode.queries),
         error=error,
         attempt=attempt,
+        division=contestant.division,
     )
 
 

@@ -65,7 +65,7 @@ def _play(
     bar: tqdm,
 ) -> list[EpisodeRecord]:
     policy = registry.policy(plan.policy)
-    contestants = {method: Contestant(method, registry.method(method).apply(policy)) for method in plan.methods}
+    contestants = {method: Contestant.of(method, policy) for method in plan.methods}
     tasks = {task.index: task for task in plan.tasks}
     for contestant in contestants.values():
         contestant.check(plan.tasks[0])

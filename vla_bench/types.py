@@ -199,6 +199,9 @@ class EpisodeRecord:
     attempt: int = 1
     """1 for the first try of this cell and method; higher after an error was retried."""
 
+    division: str = ""
+    """What the method gives up or needs, a `Division`; empty in records from before it was written down."""
+
     @property
     def key(self) -> tuple[str, Cell]:
         """Return what must be unique among the finished episodes of a run."""

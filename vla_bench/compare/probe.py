@@ -81,7 +81,7 @@ def try_methods(plan: ResolvedPlan, methods: Sequence[str]) -> Probe:
     began = perf_counter()
     policy = registry.policy(plan.policy)
     load_s = perf_counter() - began
-    contestants = [Contestant(method, registry.method(method).apply(policy)) for method in methods]
+    contestants = [Contestant.of(method, policy) for method in methods]
     for contestant in contestants:
         contestant.check(plan.tasks[0])
     env = plan.suite.make(plan.protocol)

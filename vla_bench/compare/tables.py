@@ -22,12 +22,13 @@ def compare_df(
 ) -> pd.DataFrame:
     """Return one row for every suite, policy and method: what changed against the reference on the same starts.
 
-    Columns: `verdict`, with `success_shows` and `speed_shows`, what it rests on, and `needed`, the starts that are
-    missing; `success` of the method and `reference_success` over the same pairs; `difference` (Tango 95 %) and
-    `bootstrap` (the same by resampling within tasks); `gained` and `lost` pairs; `p_exact`, `p_mid`, and `p_holm` over
-    the methods of a policy; `cochran_q`, `cochran_p` and `may_be_best` over the `blocks` that all methods finished;
-    `speedup` at the policy time a control step; what `latency.describe` returns. Fractions of 1, times in ms. Episodes
-    that ended in an error are in no pair; `errors` counts them. The reference's own row holds no comparison.
+    Columns: `division`, what the method gives up or needs; `verdict`, with `success_shows` and `speed_shows`, what it
+    rests on, and `needed`, the starts that are missing; `success` of the method and `reference_success` over the same
+    pairs; `difference` (Tango 95 %) and `bootstrap` (the same by resampling within tasks); `gained` and `lost` pairs;
+    `p_exact`, `p_mid`, and `p_holm` over the methods of a policy; `cochran_q`, `cochran_p` and `may_be_best` over the
+    `blocks` that all methods finished; `speedup` at the policy time a control step; what `latency.describe` returns.
+    Fractions of 1, times in ms. Episodes that ended in an error are in no pair; `errors` counts them. The reference's
+    own row holds no comparison.
 
     Args:
         sources: Directories of runs, folders of exported frames, or frames.
@@ -73,6 +74,7 @@ def _rows(results: Results, reference: str, margin: float, seed: int) -> list[di
         several = _several(group, methods, [row["p_mid"] for row in compared])
         for method, row in zip(methods, [_alone(group, reference), *compared], strict=True):
             named = {"suite": suite, "policy": policy, "method": method, "reference": reference, "margin": margin}
+            named["division"] = str(own.loc[own["method"] == method, "division"].iloc[-1])
             n_errors = pairs.n_errors(own[own["method"] == method])
             own_times = times.get((suite, policy, method), latency.nothing())
             rows.append(named | {"errors": n_errors} | row | several[method] | own_times)

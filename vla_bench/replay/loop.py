@@ -59,7 +59,7 @@ def replay(plan: ReplayPlan, directory: Path, watch: Watch | None = None) -> lis
     """
     policy = registry.policy(plan.policy)
     cameras = recording.check(plan.dataset, policy)
-    contestants = [Contestant(method, registry.method(method).apply(policy)) for method in plan.methods]
+    contestants = [Contestant.of(method, policy) for method in plan.methods]
     with journal.writing(directory) as pages:
         provenance.check_plan(directory, plan.to_dict())
         found = provenance.conditions("replay", policy.fingerprint, {"recordings": plan.dataset.fingerprint})

@@ -74,7 +74,10 @@ def read_exported(directory: Path) -> Results:
     for path in paths:
         if not path.exists():
             raise NoResultsError(path, "does not exist")
-    return Results(*(pd.read_parquet(path) for path in paths))
+    results = Results(*(pd.read_parquet(path) for path in paths))
+    if "division" not in results.episodes:  # exported before it was written down
+        results.episodes["division"] = ""
+    return results
 
 
 def _runs(directory: Path) -> list[Path]:
@@ -111,6 +114,7 @@ def _episode_row(run: str, record: EpisodeRecord) -> dict[str, object]:
         "suite": record.suite,
         "policy": record.policy,
         "method": record.method,
+        "division": record.division,
         "task": record.cell.task,
         "init_state": record.cell.init_state,
         "seed": record.cell.seed,

@@ -1,11 +1,12 @@
 """Action reuse: infer every n-th time, repeat the last action in between."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
 from vla_bench.errors import OptionError
-from vla_bench.policy import ActionChunk, Policy, PolicyWrapper
+from vla_bench.policy import ActionChunk, Division, Policy, PolicyWrapper
 from vla_bench.types import Observation
 
 
@@ -17,6 +18,8 @@ class ActionReuse:
     and no training, and saves exactly (repeats - 1) / repeats of the inferences as long as the task forgives it.
     A delta action that is applied twice moves twice as far, as on a robot whose controller keeps its last command.
     """
+
+    division: ClassVar[Division] = Division.LOSSY
 
     repeats: int = 2
     """Control steps per action; 1 is the exact setting."""

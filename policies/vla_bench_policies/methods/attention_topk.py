@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from vla_bench.policy import Division
 from vla_bench_policies.token_cache.layout import RowLayout
 from vla_bench_policies.token_cache.method import TokenMethod, check_layer, check_share
 from vla_bench_policies.token_cache.patches import chosen, highest
@@ -20,6 +21,7 @@ class AttentionTopk(TokenMethod):
     """
 
     NAME: ClassVar[str] = "attention-topk"
+    division: ClassVar[Division] = Division.TEMPORAL_CACHE
 
     keep: float = 0.5
     """Share of the visual rows; 1 is the exact setting."""

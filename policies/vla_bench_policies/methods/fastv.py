@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from vla_bench.policy import Division
 from vla_bench_policies.token_cache.layout import RowLayout
 from vla_bench_policies.token_cache.method import TokenMethod, check_layer, check_share
 from vla_bench_policies.token_cache.patches import chosen, highest
@@ -25,6 +26,7 @@ class FastV(TokenMethod):
     """
 
     NAME: ClassVar[str] = "fastv"
+    division: ClassVar[Division] = Division.LOSSY
 
     delete: float = 0.5
     """Share R of the visual rows that is deleted; 0.5, 0.75 and 0.9 in the paper's Table 1. 0 is the exact setting."""

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from vla_bench.policy import Division
 from vla_bench_policies.token_cache.method import TokenMethod, check_share
 from vla_bench_policies.token_cache.patches import chosen
 from vla_bench_policies.token_cache.plan import RowPlan
@@ -16,6 +17,7 @@ class FixedGrid(TokenMethod):
     """Keep a share of the visual rows, evenly spread over each view; delete the rest before the decoder."""
 
     NAME: ClassVar[str] = "fixed-grid"
+    division: ClassVar[Division] = Division.TEMPORAL_CACHE
 
     keep: float = 0.5
     """Share of the visual rows; 1 is the exact setting."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from vla_bench.policy import Division
 from vla_bench_policies.token_cache.method import TokenMethod
 from vla_bench_policies.token_cache.rule import CacheRule
 
@@ -15,6 +16,7 @@ class FullEager(TokenMethod):
     """
 
     NAME: ClassVar[str] = "full-eager"
+    division: ClassVar[Division] = Division.EXACT
 
     def rule(self) -> CacheRule:
         """Return the rule that recomputes everything, eagerly."""

@@ -6,6 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from vla_bench.errors import OptionError
+from vla_bench.policy import Division
 from vla_bench_policies.token_cache.method import TokenMethod
 from vla_bench_policies.token_cache.plan import RowPlan
 from vla_bench_policies.token_cache.rule import CacheRule, Step
@@ -16,6 +17,7 @@ class Keyframe(TokenMethod):
     """Look at nothing new but text and proprioception, except in every n-th inference."""
 
     NAME: ClassVar[str] = "keyframe"
+    division: ClassVar[Division] = Division.TEMPORAL_CACHE
 
     every: int = 2
     """Inferences from one full step to the next; 1 is the exact setting."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from vla_bench.errors import OptionError
-from vla_bench.policy import Policy
+from vla_bench.policy import Division, Policy
 from vla_bench_policies.lac import checkpoint
 from vla_bench_policies.lac.rule import LacRule, Recovery
 from vla_bench_policies.token_cache.method import TokenMethod, TokenPolicy, check_share
@@ -15,6 +15,7 @@ class Lac(TokenMethod):
     """Follow trained gates; how many rows are reused they decide themselves."""
 
     NAME: ClassVar[str] = "lac"
+    division: ClassVar[Division] = Division.TRAINED
 
     weights: str = "balanced"
     """Operating point that ships with the package, or the path of a safetensors file of `vla-bench train lac`.

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from vla_bench.policy import Division
 from vla_bench_policies.token_cache.method import TokenMethod, check_share
 from vla_bench_policies.token_cache.patches import chosen, difference, lowest
 from vla_bench_policies.token_cache.plan import RowPlan
@@ -14,6 +15,7 @@ class PixelDifference(TokenMethod):
     """Reuse a share of the visual rows: those whose pixels differ least from the frame of the last inference."""
 
     NAME: ClassVar[str] = "pixel-difference"
+    division: ClassVar[Division] = Division.TEMPORAL_CACHE
 
     reuse: float = 0.6
     """Share of the visual rows of all views together; rounded down. 0 is the exact setting."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from vla_bench.policy import Division
 from vla_bench_policies.token_cache.method import TokenMethod, check_share
 from vla_bench_policies.token_cache.patches import chosen
 from vla_bench_policies.token_cache.plan import RowPlan
@@ -14,6 +15,7 @@ class Random(TokenMethod):
     """Reuse a share of the visual rows, drawn anew in each step."""
 
     NAME: ClassVar[str] = "random"
+    division: ClassVar[Division] = Division.TEMPORAL_CACHE
 
     reuse: float = 0.6
     """Share of the visual rows of all views; rounded down. 0 is the exact setting."""

@@ -1,11 +1,12 @@
 """Refresh: a full step every n-th inference, on top of any reuse method (`random:0.8+refresh:5`)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from vla_bench.errors import OptionError
-from vla_bench.policy import Policy
+from vla_bench.policy import Division, Policy
 from vla_bench_policies.token_cache.layout import RowLayout
 from vla_bench_policies.token_cache.method import NoTokenRowsError, TokenPolicy
 from vla_bench_policies.token_cache.plan import RowPlan
@@ -15,6 +16,8 @@ from vla_bench_policies.token_cache.rule import CacheRule, Inside, Merge, Step
 @dataclass(frozen=True)
 class Refresh:
     """Bound the age of what is reused."""
+
+    division: ClassVar[Division] = Division.EXACT
 
     every: int = 4
     """Inferences from one full step to the next; 1 computes everything."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from vla_bench.errors import OptionError
+from vla_bench.policy import Division
 from vla_bench_policies.token_cache.layout import RowLayout
 from vla_bench_policies.token_cache.method import TokenMethod, check_share
 from vla_bench_policies.token_cache.patches import chosen, highest
@@ -38,6 +39,7 @@ class SparseVlm(TokenMethod):
     """Keep, at three depths, the rows that the rater words attend to most; merge the best of the rest."""
 
     NAME: ClassVar[str] = "sparsevlm"
+    division: ClassVar[Division] = Division.LOSSY
 
     budget: float = 1.0
     """Multiplies the published budgets, at most to all rows; 2.0 keeps everything in the first stage."""

@@ -16,6 +16,7 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor
 
+from vla_bench.policy import Division
 from vla_bench_policies.token_cache.layout import RowLayout
 from vla_bench_policies.token_cache.method import TokenMethod, check_share
 from vla_bench_policies.token_cache.patches import chosen, cosine_similarity, highest
@@ -49,6 +50,7 @@ class SpecPrune(TokenMethod):
     """Delete, after each of two layers, rows that are still, unread by the text and unread in the last step."""
 
     NAME: ClassVar[str] = "specprune"
+    division: ClassVar[Division] = Division.LOSSY
 
     coarse: float = 24 / 256
     """Share of each view's rows kept for the text of each layer, and of the last step, in coarse movement (paper, App.

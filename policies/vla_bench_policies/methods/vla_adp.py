@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from vla_bench.policy import Division
 from vla_bench_policies.token_cache.method import TokenMethod, check_share
 from vla_bench_policies.token_cache.patches import chosen, highest
 from vla_bench_policies.token_cache.plan import RowPlan
@@ -35,6 +36,7 @@ class VlaAdp(TokenMethod):
     """Delete, before the decoder, the rows that the text's queries of the first layer match least."""
 
     NAME: ClassVar[str] = "vla-adp"
+    division: ClassVar[Division] = Division.LOSSY
 
     keep: float = 0.75
     """Share of the visual rows that stays in a pruned step, as in `qk_keep_ratio`; the project page has 0.3 to 0.7 too.

@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from vla_bench.errors import OptionError
+from vla_bench.policy import Division
 from vla_bench_policies.token_cache.layout import RowLayout
 from vla_bench_policies.token_cache.method import TokenMethod
 from vla_bench_policies.token_cache.patches import chosen, cosine_similarity, highest
@@ -46,6 +47,7 @@ class VlaCache(TokenMethod):
     """Reuse still, irrelevant rows: share by layer, from the entropy of the last forward's attention."""
 
     NAME: ClassVar[str] = "vla-cache"
+    division: ClassVar[Division] = Division.TEMPORAL_CACHE
 
     similarity: float = 0.996
     """Least cosine between a patch's pixels now and at the last inference (`find_static_patches`). Above 1 nothing is

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vla_bench.policy import Division
 from vla_bench_policies.token_cache.layout import RowLayout
 from vla_bench_policies.token_cache.method import TokenMethod, check_share
 from vla_bench_policies.token_cache.patches import chosen, highest
@@ -39,6 +40,7 @@ class VlaPruner(TokenMethod):
     """Delete at one layer all but the union of two rankings, thinned to the rows that differ most."""
 
     NAME: ClassVar[str] = "vla-pruner"
+    division: ClassVar[Division] = Division.LOSSY
 
     keep: float = 0.5
     """Share of the visual rows that stays; released scripts have 0.5, 0.25 and 0.125. 1 is the exact setting."""

@@ -17,7 +17,7 @@ def results(rates: dict[str, float], ms: dict[str, float], n: int, seed: int = 0
     rng = np.random.default_rng(seed)
     rows = [
         {
-            "run": "r", "suite": "toy@1", "policy": "toy", "division": "", "method": method, "task": start % 2, "init_state": start,
+            "run": "r", "suite": "toy@1", "policy": "toy", "method": method, "task": start % 2, "init_state": start,
             "seed": 0, "outcome": "success" if won else "timeout", "success": won, "init_state_sha256": f"{start:064d}",
             "policy_ms_per_step": ms[method] * rng.lognormal(sigma=0.05),
         }

@@ -15,8 +15,10 @@ from vla_bench.compare import command as compare
 from vla_bench.compare import forecast
 from vla_bench.errors import OptionError, VlaBenchError
 from vla_bench.figures import command as figure
+from vla_bench.leaderboard import command as leaderboard
 from vla_bench.plan import RunPlan
 from vla_bench.replay import command as replay
+from vla_bench.submission import command as submission
 from vla_bench.tables import command as table
 
 RESULTS = Path("results")
@@ -141,12 +143,15 @@ COMMANDS: dict[str, type[Command]] = {
     "table": table.Table,
     "compare": compare.Compare,
     "figure": figure.Figure,
+    "leaderboard": leaderboard.Leaderboard,
     "list": List,
     "check": Check,
     "doctor": doctor.Doctor,
     "film": film.Film,
     "floor": floor.Floor,
     "replay": replay.Replay,
+    "submit": submission.Submit,
+    "verify": submission.Verify,
 }
 
 

@@ -13,7 +13,7 @@ NEVER_COMPARED = ("protocol", "processor", "accelerator")
 
 
 def read(*sources: Path | Results) -> Results:
-    """Return the frames of several results as one: directories of runs, exported folders, or frames themselves.
+    """Return the frames of several results as one: directories of runs, exported folders, packs, or frames themselves.
 
     A run's name is its plan's: where two sources hold runs of one name, the later ones are called by their source too.
 
@@ -71,6 +71,10 @@ def _refuse_different(runs: pd.DataFrame, keys: list[str]) -> None:
 
 
 def _read_one(source: Path) -> Results:
+    if source.is_file():
+        from vla_bench.submission import opened  # which itself reads with this package
+
+        return opened(source)
     return read_exported(source) if (source / "runs.parquet").exists() else load(source)
 
 

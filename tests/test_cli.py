@@ -1,5 +1,8 @@
 """The command line parses, calls and prints; its exit status tells what happened."""
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import matplotlib.image
@@ -102,3 +105,13 @@ def test_doctor_says_what_to_do_about_what_is_not_fine(
 def test_the_harness_costs_less_than_two_milliseconds_a_step(capsys: pytest.CaptureFixture) -> None:
     assert cli.main(["floor", "--repeats", "5"]) == 0
     assert "harness cost" in capsys.readouterr().out
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    command = [sys.executable, "-m", "vla_bench.cli", "list", "libero-90@1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.wait(timeout=60) in (128 + signal.SIGPIPE, 0)  # 0 if all fitted into the pipe before
+        assert "Traceback" not in process.stderr.read()

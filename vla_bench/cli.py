@@ -1,6 +1,8 @@
 """The command line: parse, call, print. Nothing is decided here."""
 
 import logging
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -173,6 +175,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except VlaBenchError as caught:
         print(f"vla-bench: {caught}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # as of `vla-bench table | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it flushes
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         print("vla-bench: interrupted; what is finished is on disk, run the same command to go on", file=sys.stderr)
         return 130

@@ -11,7 +11,7 @@ from vla_bench.compare import tables, text
 from vla_bench.compare.frontier import frontier_df
 from vla_bench.compare.verdict import exit_status
 from vla_bench.errors import OptionError
-from vla_bench.tables import REFERENCE_METHOD, read, write
+from vla_bench.tables import REFERENCE_METHOD, beside, read, write
 
 NAME = "comparison.csv"
 
@@ -37,7 +37,7 @@ class Compare:
     """
 
     results: Annotated[tuple[Path, ...], tyro.conf.Positional] = (Path("results"),)
-    """Directories of runs, directories that hold several, or folders that `vla-bench table --export` wrote."""
+    """Directories of runs, directories that hold several, folders that `vla-bench table --export` wrote, or packs."""
 
     margin: float = 2.0
     """Success [percentage points] that a method may lose and still win or tie."""
@@ -60,7 +60,7 @@ class Compare:
         families = frontier_df(results, margin=margin) if self.reference == REFERENCE_METHOD else pd.DataFrame()
         if len(families) and (families["budgets"] > 1).any():
             print(f"\n{text.frontier_text(families)}")
-        for path in self.out or (self.results[0] / NAME,):
+        for path in self.out or beside(self.results[0], NAME):
             write(comparison, path, text.shown(comparison))
         found = [tables.judgement(row) for _, row in comparison.iterrows()]
         return exit_status(one for one in found if one is not None)

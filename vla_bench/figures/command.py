@@ -67,12 +67,16 @@ class Figure:
         """Write the figure."""
         if not self.results:
             raise OptionError("RESULTS", self.results, "at least one directory of results")
-        paths = self.out or tuple(self.results[0] / f"{NAMES[self.kind]}.{suffix}" for suffix in ("png", "pdf"))
+        paths = self.out or tuple(self._beside() / f"{NAMES[self.kind]}.{suffix}" for suffix in ("png", "pdf"))
         draw, size = self._replayed() if self.kind == "distance" else self._drawn()
         with paper_figure(*paths, width_in=size[0], height_in=size[1]) as ax:
             draw(ax)
         print("\n".join(str(path) for path in paths))
         return 0
+
+    def _beside(self) -> Path:
+        """Return the directory that files go to if nobody says where: the results', or of a pack the one it lies in."""
+        return self.results[0].parent if self.results[0].is_file() else self.results[0]
 
     def _drawn(self) -> tuple[Callable[[Axes], None], tuple[float, float]]:
         """Return what draws, and the figure's size [inch]."""

@@ -13,7 +13,7 @@
 | `command.py` | `vla-bench table` |
 """
 
-from vla_bench.tables.files import write
+from vla_bench.tables.files import beside, write
 from vla_bench.tables.frames import Results, export, load, query_row, read_exported
 from vla_bench.tables.sources import check_comparable, read
 from vla_bench.tables.summary import EPISODE_KEY, REFERENCE_METHOD, interval_columns, summarise
@@ -24,6 +24,7 @@ __all__ = [
     "LEGEND",
     "REFERENCE_METHOD",
     "Results",
+    "beside",
     "bracketed",
     "check_comparable",
     "export",

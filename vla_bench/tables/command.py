@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from vla_bench.errors import OptionError
-from vla_bench.tables.files import write
+from vla_bench.tables.files import beside, write
 from vla_bench.tables.frames import Results, export
 from vla_bench.tables.sources import read
 from vla_bench.tables.summary import summarise
@@ -24,7 +24,7 @@ class Table:
     """
 
     results: Annotated[tuple[Path, ...], tyro.conf.Positional] = (Path("results"),)
-    """Directories of runs, directories that hold several, or folders that `vla-bench table --export` wrote."""
+    """Directories of runs, directories that hold several, folders that `vla-bench table --export` wrote, or packs."""
 
     out: tuple[Path, ...] = ()
     """Files to write: .csv (all columns; fractions of 1, ms), .md or .tex; by default summary.csv in the first of the
@@ -38,7 +38,7 @@ class Table:
         if not self.results:
             raise OptionError("RESULTS", self.results, "at least one directory of results")
         results = read(*self.results)
-        print(written(results, *(self.out or (self.results[0] / NAME,))))
+        print(written(results, *(self.out or beside(self.results[0], NAME))))
         if self.export is not None:
             print("\n".join(str(path) for path in export(results, self.export)))
         return 0

@@ -9,6 +9,11 @@ from vla_bench.errors import OptionError, ResultsWriteError
 FORMATS = (".csv", ".md", ".tex")
 
 
+def beside(source: Path, name: str) -> tuple[Path, ...]:
+    """Return where a source's table is written if nobody says where: in it, or nowhere if it is a file (a pack)."""
+    return () if source.is_file() else (source / name,)
+
+
 def write(frame: pd.DataFrame, path: Path, shown: pd.DataFrame | None = None) -> None:
     """Replace a file as a whole, in the format that its suffix names.
 

@@ -17,6 +17,7 @@ import torch
 from torch.nn import functional as F
 
 from vla_bench_policies.reference.decoder import NORM_EPS, ROPE_THETA, Decoder
+from vla_bench_policies.token_cache.attention import additive
 from vla_bench_policies.token_cache.cache import TokenCache
 from vla_bench_policies.token_cache.decoder import PackedLlama
 from vla_bench_policies.token_cache.lane import Seen
@@ -50,12 +51,21 @@ class Share(CacheRule):
 
 
 @torch.inference_mode()
-def plain(stack: PackedLlama, x: torch.Tensor) -> torch.Tensor:
-    """Return the hidden states by the same layers, with nothing kept."""
+def plain(stack: PackedLlama, x: torch.Tensor, n_wanted: int) -> torch.Tensor:
+    """Return the last hidden states by the same layers, with nothing kept."""
     rotation = stack.rotation(torch.arange(x.shape[1])[None], x)
     for index in range(stack.n_layers):
-        x = stack.layer(index, x, rotation, lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True))
+        x = stack.layer(index, x, rotation, causal, n_wanted if index == stack.n_layers - 1 else None)
     return stack.norm(x)
+
+
+def causal(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Return what the last rows see, each up to itself."""
+    first = key.shape[2] - query.shape[2]
+    if not first:
+        return F.scaled_dot_product_attention(query, key, value, is_causal=True)
+    mask = additive(torch.ones(query.shape[2], key.shape[2], dtype=torch.bool).tril(first), key.dtype)
+    return F.scaled_dot_product_attention(query, key, value, mask)
 
 
 def measure(shape: str, repetitions: int) -> pd.DataFrame:
@@ -74,7 +84,7 @@ def measure(shape: str, repetitions: int) -> pd.DataFrame:
             cache.step(x, layout, seen)
             row[share] = (process_time_ns() - began) / 1e6
         began = process_time_ns()
-        plain(stack, x)
+        plain(stack, x, layout.n_rows - layout.visual.stop)
         row["plain"] = (process_time_ns() - began) / 1e6
         rows.append(row)
     return pd.DataFrame(rows[5:])

@@ -47,7 +47,8 @@ def decoded(model: ReferenceVLA, prompt: torch.Tensor, n_text: int) -> torch.Ten
     stack = PackedLlama(model.decoder, heads, heads, ROPE_THETA, NORM_EPS, packed=False)
     cache = TokenCache(stack, [CacheRule() for _ in prompt])
     layout = model.layout(n_text, "ar")
-    hidden = cache.step(prompt, layout, [Seen(np.zeros(1, np.uint8), np.zeros(8), "") for _ in prompt])[:, -1]
+    seen = [Seen(np.zeros(1, np.uint8), np.zeros(8), "") for _ in prompt]
+    hidden = cache.step(prompt, layout, seen, 1)[:, 0]
     bins = [model.bin_of(0, hidden)]
     for entry in range(6):
         hidden = cache.extend(model.token(entry, bins[-1]), layout.proprio + 1 + entry)

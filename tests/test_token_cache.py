@@ -443,3 +443,39 @@ def test_decoders_that_cannot_be_driven_are_refused() -> None:
 def test_published_layers_are_taken_at_their_depth() -> None:
     assert [at_depth(layer, 32) for layer in (0, 2, 6, 9, 11, 15)] == [0, 2, 6, 9, 11, 15]
     assert [at_depth(layer, 4) for layer in (0, 2, 3, 6, 15, 31)] == [0, 1, 1, 1, 2, 3]
+
+
+@pytest.mark.parametrize("kind", STACKS)
+@pytest.mark.parametrize("n_wanted", [1, 3])
+def test_the_last_layer_leaves_out_what_nobody_wants_and_nobody_notices(kind: str, n_wanted: int) -> None:
+    """Keys and values of all rows are kept all the same: what the next step reuses is equal too."""
+    draw = np.random.default_rng(n_wanted)
+    xs = [rows(index, batch=2) for index in range(5)]
+    plans = [[a_plan(draw) for _ in range(2)] for _ in xs[1:]]
+    layers = stack(kind)
+    whole, few = (TokenCache(layers, [Given(plans=[both[lane] for both in plans]) for lane in range(2)]) for _ in "ab")
+    for index, x in enumerate(xs):
+        seen = [shown(7 * index + lane) for lane in range(2)]
+        known = all((plan.visible_until <= plan.active_until).all() for plan in plans[index - 1]) if index else True
+        try:
+            every = whole.step(x, LAYOUT, seen)
+        except PlanError:  # reuses what was never computed, and everything is forgotten
+            assert not known
+            with pytest.raises(PlanError):
+                few.step(x, LAYOUT, seen, n_wanted)
+            continue
+        torch.testing.assert_close(few.step(x, LAYOUT, seen, n_wanted), every[:, -n_wanted:])
+
+
+def test_what_is_watched_at_the_last_layer_is_computed_there() -> None:
+    watching = [Given(), Given()]
+    for rule in watching:
+        rule.watched = lambda layout, n_layers: {n_layers - 1: np.array([2, layout.proprio])}  # type: ignore[method-assign]
+    whole, few = (TokenCache(stack(), [rule]) for rule in watching)
+    for index in range(2):
+        whole.step(rows(index), LAYOUT, [shown(index)])
+        few.step(rows(index), LAYOUT, [shown(index)], 1)
+    for rule in watching:
+        assert rule.seen
+    one, other = (rule.seen[-1].attention[LAYERS - 1] for rule in watching)
+    torch.testing.assert_close(one, other)

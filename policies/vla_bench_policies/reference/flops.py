@@ -41,19 +41,24 @@ def of_query(config: ModelConfig, n_text: int, head: Head = "oft") -> Flops:
     n_prompt = c.n_visual + n_text + 2
     proprio = _linear(1, len(c.proprio_entries), c.width) + _linear(1, c.width, c.width)
     if head == "oft":
-        decoder = _decoder(c, n_prompt + c.chunk, n_prompt + c.chunk)
+        decoder = _decoder(c, n_prompt + c.chunk, n_prompt + c.chunk, n_wanted=c.chunk)
         answer = _linear(c.chunk, c.width, c.width) + _linear(c.chunk, c.width, c.action_size)
     else:
         n_rows = n_prompt + c.action_size - 1
-        decoder = _decoder(c, n_prompt, n_prompt) + (c.action_size - 1) * _decoder(c, 1, n_rows)
+        decoder = _decoder(c, n_prompt, n_prompt, n_wanted=1) + (c.action_size - 1) * _decoder(c, 1, n_rows, n_wanted=1)
         answer = c.action_size * _linear(1, c.width, N_BINS)
     return Flops(vision=len(c.cameras) * _camera(c), decoder=decoder, heads=proprio + answer)
 
 
-def _decoder(config: ModelConfig, n_active: int, n_seen: int) -> int:
-    """Return the cost of `n_active` rows that look at `n_seen`; every pair counts, masked or not."""
-    projections = 4 * _linear(n_active, config.width, config.width) + 3 * _linear(n_active, config.width, config.hidden)
-    return config.layers * (projections + 4 * n_active * n_seen * config.width)
+def _decoder(config: ModelConfig, n_active: int, n_seen: int, n_wanted: int) -> int:
+    """Return the cost of `n_active` rows that look at `n_seen`; every pair counts, masked or not.
+
+    In the last layer only `n_wanted` rows go on after queries, keys and values.
+    """
+    before = 3 * _linear(n_active, config.width, config.width)
+    rows = (config.layers - 1) * n_active + n_wanted
+    after = _linear(rows, config.width, config.width) + 3 * _linear(rows, config.width, config.hidden)
+    return config.layers * before + after + 4 * rows * n_seen * config.width
 
 
 def _camera(config: ModelConfig) -> int:

@@ -117,7 +117,8 @@ class ReferencePolicy:
         watch.lap("vision")
         x = self._model.rows(self._model.prompt(visual, tokens, state), self.head)
         layout = self._model.layout(tokens.shape[1], self.head)
-        tail = self._cache.step(x, layout, [Seen(frames, proprio, obs["instruction"])])
+        n_wanted = self._model.config.chunk if self.head == "oft" else 1
+        tail = self._cache.step(x, layout, [Seen(frames, proprio, obs["instruction"])], n_wanted)
         watch.lap("prefill")
         watch.move("prefill", "gate", self._cache.gate_ms)
         actions = self._finished(self._answer(tail, layout.proprio, watch))
@@ -140,7 +141,7 @@ class ReferencePolicy:
 
     def _answer(self, tail: Tensor, last_row: int, watch: "_Watch") -> Tensor:
         """Return normalised actions (n, action) from the hidden states behind the visual rows."""
-        return self._model.chunk_head(tail[0, -self._model.config.chunk :])[: self._execute]
+        return self._model.chunk_head(tail[0])[: self._execute]
 
     def _outside_flops(self, n_text: int) -> int:
         """Return the operations of a query outside of the decoder."""

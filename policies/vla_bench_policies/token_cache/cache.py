@@ -56,19 +56,22 @@ class TokenCache:
         self._lanes[index].begin(seed)
 
     @torch.inference_mode()
-    def step(self, x: Float[Tensor, "b rows d"], layout: RowLayout, seen: Sequence[Seen]) -> Float[Tensor, "b tail d"]:
-        """Return the hidden states of the rows behind the visual ones.
+    def step(
+        self, x: Float[Tensor, "b rows d"], layout: RowLayout, seen: Sequence[Seen], n_wanted: int | None = None
+    ) -> Float[Tensor, "b wanted d"]:
+        """Return the hidden states of the last rows; the last layer computes no others, if the decoder can do that.
 
         Args:
             x: The embedded rows of the prompt, all of them; what is reused is not looked at.
             layout: Which rows are what. Rows of the layout behind those of `x` are places for `extend`.
             seen: What each environment shows.
+            n_wanted: How many rows; None for all behind the visual ones, of which there must be as many.
 
         Raises:
             PlanError: If a rule's plan cannot be followed.
         """
         try:
-            return self._step(x, layout, seen)
+            return self._step(x, layout, seen, n_wanted or x.shape[1] - layout.visual.stop)
         except BaseException:
             for lane in self._lanes:  # half of a step is written: nothing of it may be reused
                 lane.forget()
@@ -88,7 +91,7 @@ class TokenCache:
             hidden = self._stack.layer(index, hidden, rotation, attend)
         return self._stack.norm(hidden)[:, 0]
 
-    def _step(self, x: Tensor, layout: RowLayout, seen: Sequence[Seen]) -> Tensor:
+    def _step(self, x: Tensor, layout: RowLayout, seen: Sequence[Seen], n_wanted: int) -> Tensor:
         self._prepare(x, layout)
         assert self._buffer is not None
         self.gate_ms, self.flops_extended = 0.0, 0
@@ -98,14 +101,16 @@ class TokenCache:
         for lane, step in zip(self._lanes, steps, strict=True):
             self._timed(lane.decide, step)
         stream = Stream(x, layout, self._buffer, self._lanes, self._stack)
+        last = self._stack.n_layers - 1
         for index in range(self._stack.n_layers):
             merges = [
                 self._timed(lane.narrow, step, index, stream.hidden(which)) if index in lane.narrows else None
                 for which, (lane, step) in enumerate(zip(self._lanes, steps, strict=True))
             ]
             stream.enter(index, merges)
-            attention = stream.attention(index, [lane.watched.get(index) for lane in self._lanes])
-            stream.x = self._stack.layer(index, stream.x, stream.rotation, attention)
+            watched = [lane.watched.get(index) for lane in self._lanes]
+            attention, n_after = stream.attention(index, watched, n_wanted if index == last else None)
+            stream.x = self._stack.layer(index, stream.x, stream.rotation, attention, n_after)
             for lane, found in zip(self._lanes, attention.found, strict=True):
                 if found is not None:
                     lane.attention[index] = found
@@ -113,7 +118,7 @@ class TokenCache:
         for lane, one, flops in zip(self._lanes, seen, stream.flops, strict=True):
             lane.close(one, n_rest, flops)
         self._decoding = stream.shown_by_layer()
-        return self._stack.norm(stream.x[:, layout.visual.stop - x.shape[1] :])
+        return self._stack.norm(stream.x[:, -n_wanted:])
 
     def _timed(self, ask, *arguments):
         began = time.perf_counter()

@@ -19,9 +19,14 @@ class LayerCost:
     width: int
     """Query heads times the width of one."""
 
-    def layer(self, n_rows: int, n_keys: int) -> int:
-        """Return the operations of the layer."""
-        return 2 * n_rows * self.weights + 2 * self.scores(n_rows, n_keys)
+    trims: bool = False
+    """Whether rows whose state nobody wants cost no more than `projections`."""
+
+    def layer(self, n_rows: int, n_keys: int, n_wanted: int | None = None) -> int:
+        """Return the operations of the layer; all rows are wanted if nobody says how many."""
+        n_after = n_wanted if n_wanted is not None and self.trims else n_rows
+        products = n_rows * self.projections + n_after * (self.weights - self.projections)
+        return 2 * products + 2 * self.scores(n_after, n_keys)
 
     def scores(self, n_rows: int, n_keys: int) -> int:
         """Return the operations of the products of queries and keys, which are those of weights and values too."""

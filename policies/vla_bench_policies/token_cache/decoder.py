@@ -59,8 +59,15 @@ class DecoderStack(Protocol):
         """Return cosine and sine of the rotary embedding (b, q, head_width)."""
         ...
 
-    def layer(self, index: int, x: Float[Tensor, "b q d"], rotation: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
-        """Return the rows after one layer."""
+    def layer(
+        self,
+        index: int,
+        x: Float[Tensor, "b q d"],
+        rotation: tuple[Tensor, Tensor],
+        attend: Attend,
+        n_wanted: int | None = None,
+    ) -> Float[Tensor, "b wanted d"]:
+        """Return the last `n_wanted` rows after one layer, or all; of the others keys and values are kept."""
         ...
 
     def norm(self, x: Float[Tensor, "b q d"]) -> Float[Tensor, "b q d"]:
@@ -102,7 +109,7 @@ class PackedLlama:
         self.heads, self.kv_heads, self._eps = heads, kv_heads, eps
         self.head_width = len(state["layers.0.self_attn.q_proj.weight"]) // heads
         sizes = [state[f"layers.0.{part}.weight"].numel() for part in MATRICES]
-        self.cost = LayerCost(sum(sizes), sum(sizes[:3]), width=heads * self.head_width)
+        self.cost = LayerCost(sum(sizes), sum(sizes[:3]), width=heads * self.head_width, trims=True)
         self._final = state["norm.weight"].clone()
         self._cosine, self._sine = _turns(self.head_width, rope_theta, self._final)
         self._layers = [_PackedLayer(state, f"layers.{index}.", packed) for index in range(self.n_layers)]
@@ -111,16 +118,24 @@ class PackedLlama:
         """Return cosine and sine; the sine's first half is negative, as `_rotated` wants it."""
         return self._cosine[positions], self._sine[positions]
 
-    def layer(self, index: int, x: Float[Tensor, "b q d"], rotation: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
-        """Return the rows after one layer."""
+    def layer(
+        self,
+        index: int,
+        x: Float[Tensor, "b q d"],
+        rotation: tuple[Tensor, Tensor],
+        attend: Attend,
+        n_wanted: int | None = None,
+    ) -> Float[Tensor, "b wanted d"]:
+        """Return the last `n_wanted` rows after one layer, or all."""
         weights = self._layers[index]
         batch, n_rows, _ = x.shape
+        first = 0 if n_wanted is None else n_rows - n_wanted
         fused = weights.qkv(F.rms_norm(x, (x.shape[-1],), weights.norm_in, self._eps))
         fused = fused.view(batch, n_rows, self.heads + 2 * self.kv_heads, self.head_width).transpose(1, 2)
         both = self.heads + self.kv_heads
         turned = _rotated(fused[:, :both], rotation)
-        seen = attend(turned[:, : self.heads], turned[:, self.heads :], fused[:, both:])
-        x = x + weights.out(seen.transpose(1, 2).reshape(batch, n_rows, -1))
+        seen = attend(turned[:, : self.heads, first:], turned[:, self.heads :], fused[:, both:])
+        x = x[:, first:] + weights.out(seen.transpose(1, 2).reshape(batch, n_rows - first, -1))
         gate, up = weights.gate_up(F.rms_norm(x, (x.shape[-1],), weights.norm_out, self._eps)).chunk(2, dim=-1)
         return x + weights.down(F.silu(gate) * up)
 
@@ -221,10 +236,18 @@ class ModuleStack:
         """Return what the model's own rotary embedding returns."""
         return self._model.rotary_emb(like, position_ids=positions)
 
-    def layer(self, index: int, x: Float[Tensor, "b q d"], rotation: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
-        """Return the rows after one layer."""
+    def layer(
+        self,
+        index: int,
+        x: Float[Tensor, "b q d"],
+        rotation: tuple[Tensor, Tensor],
+        attend: Attend,
+        n_wanted: int | None = None,
+    ) -> Float[Tensor, "b wanted d"]:
+        """Return the last `n_wanted` rows after one layer, or all; the module computes all of them."""
         done = self._model.layers[index](x, position_embeddings=rotation, ask_cache=attend)
-        return done if isinstance(done, Tensor) else done[0]
+        rows = done if isinstance(done, Tensor) else done[0]
+        return rows if n_wanted is None else rows[:, -n_wanted:]
 
     def norm(self, x: Float[Tensor, "b q d"]) -> Float[Tensor, "b q d"]:
         """Return the hidden states after the last norm."""

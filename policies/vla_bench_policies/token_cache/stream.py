@@ -56,15 +56,26 @@ class Stream:
         ]
         return rows
 
-    def attention(self, layer: int, watched: Sequence[np.ndarray | None]) -> "RowAttention":
-        """Return what a layer calls."""
+    def attention(
+        self, layer: int, watched: Sequence[np.ndarray | None], n_wanted: int | None = None
+    ) -> tuple["RowAttention", int | None]:
+        """Return what a layer calls, and how many last rows it has to compute; None for all.
+
+        Args:
+            layer: Of the decoder.
+            watched: By lane, rows whose attention is harvested.
+            n_wanted: Last rows whose states are wanted; None for all.
+        """
         present, watches = self._present, self._watches(watched)
+        if n_wanted is not None:  # whose attention is wanted has to look, too
+            first = min((int(watch.at.min()) for watch in watches if watch is not None), default=self.x.shape[1])
+            n_wanted = max(n_wanted, self.x.shape[1] - first)
         for index, (places, watch) in enumerate(zip(self._places, watches, strict=True)):
             n_keys = len(places) if present.mask is None else self._buffer.n_rows
-            self.flops[index] += self._stack.cost.layer(len(places), n_keys)
+            self.flops[index] += self._stack.cost.layer(len(places), n_keys, n_wanted)
             if watch is not None:
                 self.flops[index] += self._stack.cost.scores(len(watch.at), self._buffer.n_rows)
-        return RowAttention(self._buffer, layer, present, watches, self._eager)
+        return RowAttention(self._buffer, layer, present, watches, self._eager), n_wanted
 
     def shown_by_layer(self) -> list[Tensor]:
         """Return, by layer, which rows of the buffer are seen by rows that come after the prompt (b, n_rows)."""
@@ -186,17 +197,21 @@ class RowAttention:
         self.found: list[Float[Tensor, "rows n_rows"] | None] = [None] * len(watches)
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Return what the queries (b, heads, q, w) have seen."""
-        rows, mask = self._present.rows, self._present.mask
+        """Return what the queries (b, heads, q, w) have seen; there may be fewer than keys, those of the last rows."""
+        rows, mask, n_queries = self._present.rows, self._present.mask, query.shape[2]
+        first = key.shape[2] - n_queries
         self._buffer.write(self._layer, rows, key, value, self._present.whole)
         for index, watch in enumerate(self._watches):
             if watch is not None:
                 every, _ = self._buffer.all_rows(self._layer)
                 one = slice(index, index + 1)
-                self.found[index] = attention_of(query[one, :, watch.at], every[one], watch.mask)[0]
+                self.found[index] = attention_of(query[one, :, watch.at - first], every[one], watch.mask)[0]
         causal = mask is None and self._present.causal
         if mask is not None:
-            key, value = self._buffer.all_rows(self._layer)
+            key, value, mask = *self._buffer.all_rows(self._layer), mask[:, :, first:]
+        elif causal and first:
+            visible = torch.ones(n_queries, key.shape[2], dtype=torch.bool, device=key.device).tril(first)
+            mask, causal = additive(visible, key.dtype)[None, None], False
         if self._eager:
             return attended_eagerly(query, key, value, mask, causal)
         shared = query.shape[1] != key.shape[1]

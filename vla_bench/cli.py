@@ -171,7 +171,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = tyro.extras.subcommand_cli_from_dict(
             known, args=words, prog="vla-bench", description=__doc__, config=(tyro.conf.OmitArgPrefixes,)
         )
-        return command.run()
+        status = command.run()
+        sys.stdout.flush()  # what is short would fail at the very end only, where nobody catches it
+        return status
     except VlaBenchError as caught:
         print(f"vla-bench: {caught}", file=sys.stderr)
         return 2

@@ -20,12 +20,13 @@ from vla_bench.lock import only_writer
 from vla_bench.types import ActionSpec
 from vla_bench_policies.reference import checkpoint as checkpoints
 from vla_bench_policies.reference.checkpoint import CheckpointError, CheckpointWriteError
-from vla_bench_policies.reference.model import ModelConfig
+from vla_bench_policies.reference.model import ModelConfig, ReferenceVLA
 from vla_bench_policies.reference.training import frames, trainer
 from vla_bench_policies.reference.training.batches import altered
 from vla_bench_policies.reference.training.command import TrainReference
 from vla_bench_policies.reference.training.curve import training_curve
 from vla_bench_policies.reference.training.frames import FrameCacheError, UnfitDemonstrationsError
+from vla_bench_policies.reference.training.growth import UngrowableError, grown
 from vla_bench_policies.reference.training.recipe import PRESETS, Recipe
 from vla_bench_policies.reference.training.state import OtherTrainingError
 from vla_bench_policies.reference.training.trainer import LOG, STATE, Trainer, cosine_rate, read_log
@@ -301,3 +302,49 @@ def test_a_training_that_is_killed_goes_on_exactly(dataset: Path, data, tmp_path
 def test_a_log_line_that_was_cut_is_left_out(tmp_path: Path) -> None:
     (tmp_path / LOG).write_text('{"step": 1}\n{"step": 2, "chu')
     assert read_log(tmp_path) == [{"step": 1}]
+
+
+def test_a_grown_model_computes_what_the_small_one_does_and_every_new_weight_can_learn() -> None:
+    torch.manual_seed(0)
+    small, config = ReferenceVLA(replace(SMALL, layers=2)), replace(SMALL, layers=6)
+    large = ReferenceVLA(config)
+    large.load_state_dict(grown(small, config))
+    asked = (
+        torch.rand(2, 2, 3, 32, 32) * 255, torch.tensor([[5, 6], [7, 8]]), torch.randn(2, 8),
+        torch.zeros(2, 7, dtype=torch.long),
+    )  # fmt: skip
+    assert torch.equal(large(*asked).chunk, small(*asked).chunk)
+    assert torch.equal(large(*asked).logits, small(*asked).logits)
+
+    optimiser = torch.optim.SGD(large.parameters(), lr=0.1)
+    for _ in range(2):  # the first step moves the projections out of the copies, the second all of them
+        optimiser.zero_grad()
+        answer = large(*asked)
+        (answer.chunk.square().mean() + answer.logits.logsumexp(-1).mean()).backward()
+        optimiser.step()
+    assert all(weight.grad.abs().max() > 0 for name, weight in large.named_parameters() if "decoder.layers" in name)
+
+
+@pytest.mark.parametrize(
+    ("config", "found"),
+    [
+        (replace(SMALL, width=32), "width 16; expected width 32"),
+        (replace(SMALL, layers=3), "2 layers; expected a divisor of 3"),
+    ],
+)
+def test_weights_of_another_shape_are_no_beginning(config: ModelConfig, found: str) -> None:
+    with pytest.raises(UngrowableError, match=found):
+        grown(ReferenceVLA(replace(SMALL, layers=2)), config)
+
+
+def test_a_training_begins_with_a_checkpoint_and_goes_on_only_with_the_same(data, tmp_path: Path) -> None:
+    first = made(data, tmp_path / "first")
+    first.run()
+    checkpoint = first.checkpoint()
+    deep = replace(RECIPE, model=replace(SMALL, layers=2))
+    begun = Trainer(deep, data, tmp_path / "deep", CPU, ActionSpec(), checkpoint)
+    assert begun.validate() == pytest.approx(first.validate(), rel=1e-5)
+    begun.run()
+    assert begun.checkpoint().history["before"]["steps"] == 12
+    with pytest.raises(OtherTrainingError, match="begin"):
+        Trainer(deep, data, tmp_path / "deep", CPU, ActionSpec(), begun.checkpoint())

@@ -12,13 +12,15 @@ from vla_bench import figures
 from vla_bench.errors import OptionError
 from vla_bench.lock import only_writer
 from vla_bench.types import ActionSpec
+from vla_bench_policies.reference import checkpoint as checkpoints
+from vla_bench_policies.reference.policy import find
 from vla_bench_policies.reference.training import frames
 from vla_bench_policies.reference.training.curve import training_curve
 from vla_bench_policies.reference.training.recipe import PRESETS, Recipe
 from vla_bench_policies.reference.training.trainer import Trainer, read_log
 
 CHECKPOINT, RECIPE = "checkpoint.safetensors", "recipe.json"
-DEVICES = {"cpu": "cpu", "gpu": "cuda"}
+DEVICES = {"cpu": "cpu", "cpu-deep": "cpu", "gpu": "cuda"}
 """Where each preset runs if nothing else is asked for."""
 
 
@@ -32,8 +34,13 @@ class TrainReference:
     data: tuple[Path, ...]
     """Directories of demonstrations, made with `vla-bench collect`; all are mixed, frame by frame."""
 
-    preset: Literal["cpu", "gpu"] = "cpu"
-    """Size and recipe: `cpu` for two cores and three hours, `gpu` for one data-centre card and twenty minutes."""
+    preset: Literal["cpu", "cpu-deep", "gpu"] = "cpu"
+    """Size and recipe: `cpu` for two cores and three hours, `cpu-deep` (twice the layers) for two hours and a half more
+    with --begin, `gpu` for one data-centre card and twenty minutes."""
+
+    begin: str = ""
+    """Checkpoint to begin from, a name that ships or a path: of the preset's shape, or with fewer layers, between which
+    layers are put that change nothing at first."""
 
     out: Path = Path("results/training")
     """Directory for state, log, curve and checkpoint, which is written anew at every validation; continued if begun."""
@@ -60,7 +67,8 @@ class TrainReference:
         data = frames.load(self.data, recipe.model.cameras, recipe.model.image_px, self.cache)
         self.out.mkdir(parents=True, exist_ok=True)
         with only_writer(self.out / "train.lock"):
-            trainer = Trainer(recipe, data, self.out, device, ActionSpec())
+            begin = checkpoints.load(find(self.begin)) if self.begin else None
+            trainer = Trainer(recipe, data, self.out, device, ActionSpec(), begin)
             (self.out / RECIPE).write_text(json.dumps({"hash": recipe.hash, **asdict(recipe)}, indent=2) + "\n")
             print(
                 f"{len(data.training)} frames to train on, {len(data.validation)} held out, "
@@ -83,7 +91,8 @@ class TrainReference:
     def _again(self) -> str:
         data = " ".join(path.name for path in self.data)
         steps = f" --steps {self.steps}" if self.steps else ""
-        return f"vla-bench train reference --preset {self.preset} --seed {self.seed}{steps} --data {data}"
+        begin = f" --begin {self.begin}" if self.begin else ""
+        return f"vla-bench train reference --preset {self.preset} --seed {self.seed}{steps}{begin} --data {data}"
 
     def _recipe(self) -> Recipe:
         if not self.data:
@@ -98,7 +107,7 @@ class TrainReference:
     def _device(self) -> torch.device:
         name = self.device or DEVICES[self.preset]
         if name not in DEVICES.values():
-            raise OptionError("--device", name, f"one of {', '.join(DEVICES.values())}")
+            raise OptionError("--device", name, f"one of {', '.join(sorted(set(DEVICES.values())))}")
         if name == "cuda" and not torch.cuda.is_available():
             raise OptionError("--device", name, "a device that is there: torch finds no GPU; --device cpu is slow")
         return torch.device(name)

@@ -1,4 +1,4 @@
-"""Everything that decides the weights besides the demonstrations, and the two presets."""
+"""Everything that decides the weights besides the demonstrations, and the presets."""
 
 import hashlib
 import json
@@ -62,6 +62,7 @@ class Recipe:
 
 PRESETS: dict[str, Recipe] = {
     "cpu": Recipe(),
+    "cpu-deep": Recipe(model=ModelConfig(layers=8), steps=2_400, learning_rate=5e-4, warmup_steps=100, ema=0.998),
     "gpu": Recipe(
         model=ModelConfig(patch_px=8, vision_width=192, vision_layers=3, layers=8),
         steps=12_000,
@@ -70,4 +71,5 @@ PRESETS: dict[str, Recipe] = {
         validate_every=1_000,
     ),
 }
-"""Recipes by name: `cpu` for two cores and three hours, `gpu` for one data-centre card and twenty minutes."""
+"""Recipes by name: `cpu` for two cores and three hours, `cpu-deep` for two hours and a half more from what `cpu` has
+reached, `gpu` for one data-centre card and twenty minutes."""

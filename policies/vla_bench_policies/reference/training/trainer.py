@@ -19,6 +19,7 @@ from vla_bench_policies.reference.checkpoint import Checkpoint
 from vla_bench_policies.reference.model import ReferenceVLA
 from vla_bench_policies.reference.training.batches import POSITION, Batch, Batches
 from vla_bench_policies.reference.training.frames import Demonstrations
+from vla_bench_policies.reference.training.growth import grown
 from vla_bench_policies.reference.training.recipe import Recipe
 from vla_bench_policies.reference.training.state import State
 
@@ -34,8 +35,9 @@ class Trainer:
     """One training in one directory; made again with the same arguments it goes on."""
 
     def __init__(
-        self, recipe: Recipe, data: Demonstrations, directory: Path, device: torch.device, spec: ActionSpec
-    ) -> None:
+        self, recipe: Recipe, data: Demonstrations, directory: Path, device: torch.device, spec: ActionSpec,
+        begin: Checkpoint | None = None,
+    ) -> None:  # fmt: skip
         """Make the first weights, or take up where the directory has stopped.
 
         Args:
@@ -44,21 +46,31 @@ class Trainer:
             directory: Holds the state and the log.
             device: Where.
             spec: What the actions mean, for the validation error.
+            begin: A trained model of the same shape or fewer layers, whose weights and ranges are the first ones.
 
         Raises:
             OtherTrainingError: If the directory holds a training with another recipe or other demonstrations.
             CheckpointError: If its state is broken.
+            UngrowableError: If the model to begin with differs in more than its depth.
         """
         self.recipe, self._directory, self._device, self._spec = recipe, directory, device, spec
         seen = data.training
         self._actions, self._states = Range.of(data.actions[seen]), Range.of(data.states[seen])
         torch.manual_seed(recipe.seed)
-        model = ReferenceVLA(recipe.model).to(device)
+        model = ReferenceVLA(recipe.model)
+        if begin is not None:
+            model.load_state_dict(grown(begin.model, recipe.model))
+            self._actions, self._states = begin.actions, begin.states
+        model.to(device)
         optimiser = _optimiser(model, recipe)
         averaged = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         self.state = State(model, averaged, optimiser)
         self._batches = Batches(data, recipe, self._actions, self._states, device)
         self._origin = {"recipe": recipe.hash, "demonstrations": data.fingerprint}
+        self._before: dict[str, Any] = {}
+        if begin is not None:
+            self._origin["begin"] = begin.sha256
+            self._before = {"before": begin.history}
         self._n_frames, self._sources = len(seen), list(data.sources)
         if (directory / STATE).exists():
             self.state.restore(directory / STATE, self._origin)
@@ -129,6 +141,7 @@ class Trainer:
             "device": self._device.type,
             "torch": torch.__version__,
             "validation": {key: round(value, 4) for key, value in (validation or self.validate()).items()},
+            **self._before,
         }
         return Checkpoint(model, self._actions, self._states, history)
 

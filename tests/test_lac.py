@@ -21,7 +21,7 @@ from vla_bench_policies.lac.relaxation import (
     soft_mask,
 )
 from vla_bench_policies.lac.rule import LacRule, Recovery
-from vla_bench_policies.lac.teacher import Remembered, Teacher, alignment_target
+from vla_bench_policies.learned.teacher import Remembered, Teacher, alignment_target
 from vla_bench_policies.reference.decoder import NORM_EPS, ROPE_THETA
 from vla_bench_policies.reference.model import ReferenceVLA
 from vla_bench_policies.token_cache.cache import TokenCache

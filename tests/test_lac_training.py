@@ -13,18 +13,22 @@ from recordings import CAMERAS, write_dataset
 from vla_bench import registry
 from vla_bench.errors import OptionError, UnknownNameError
 from vla_bench.testing import check_method
-from vla_bench_policies.lac import checkpoint as gates_on_disk
-from vla_bench_policies.lac.checkpoint import ForeignGatesError, GatesError, TrainedGates
 from vla_bench_policies.lac.flow import difference
-from vla_bench_policies.lac.gates import GateConfig, Gates
-from vla_bench_policies.lac.teacher import Teacher
-from vla_bench_policies.lac.training import command, trainer
-from vla_bench_policies.lac.training.command import GATES, TrainLac
+from vla_bench_policies.lac.gates import KIND, GateConfig, Gates
+from vla_bench_policies.lac.training import command
+from vla_bench_policies.lac.training.command import TrainLac
+from vla_bench_policies.lac.training.losses import Losses
 from vla_bench_policies.lac.training.recipe import GateRecipe
-from vla_bench_policies.lac.training.trainer import GateTrainer
-from vla_bench_policies.lac.training.windows import Windows
+from vla_bench_policies.learned import checkpoint as networks_on_disk
+from vla_bench_policies.learned import trainer
+from vla_bench_policies.learned.checkpoint import ForeignNetworksError, NetworksError, Trained
+from vla_bench_policies.learned.command import NETWORKS
+from vla_bench_policies.learned.teacher import Teacher
+from vla_bench_policies.learned.trainer import NetworkTrainer
+from vla_bench_policies.learned.windows import Windows
 from vla_bench_policies.methods.lac import Lac
 from vla_bench_policies.reference import checkpoint as policies_on_disk
+from vla_bench_policies.reference.checkpoint import Checkpoint
 from vla_bench_policies.reference.policy import ReferencePolicy
 from vla_bench_policies.reference.training import frames
 from vla_bench_policies.reference.training.state import OtherTrainingError
@@ -54,10 +58,17 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_checkpoint(tmp_path_factory.mktemp("weights") / "small.safetensors")
 
 
-def made(data, weights: Path, directory: Path, recipe: GateRecipe = RECIPE, begin: Gates | None = None) -> GateTrainer:
-    policy = policies_on_disk.load(weights)
+def made(data, weights: Path | Checkpoint, directory: Path, recipe: GateRecipe = RECIPE) -> NetworkTrainer:
+    policy = policies_on_disk.load(weights) if isinstance(weights, Path) else weights
     windows = Windows(data, policy, recipe, difference)
-    return GateTrainer(recipe, Teacher(policy.model, recipe.first_layer), windows, directory, {"policy": "p"}, begin)
+    torch.manual_seed(0)
+    gates = Gates(recipe.gates)
+    losses = Losses(recipe, gates, Teacher(policy.model, recipe.first_layer))
+    return NetworkTrainer(recipe, gates, losses, windows, directory, {"policy": "p"})
+
+
+def hash_of(training: NetworkTrainer) -> str:
+    return Trained(KIND, training.averaged(), "p").sha256
 
 
 def test_stage_one_lowers_the_alignment_error_on_held_out_episodes(data, weights: Path, tmp_path: Path) -> None:
@@ -84,7 +95,7 @@ def test_a_training_that_was_stopped_ends_as_one_that_was_not(data, weights, tmp
     whole = made(data, weights, tmp_path / "whole")
     whole.run()
     stopped = made(data, weights, tmp_path / "stopped")
-    monkeypatch.setattr(GateTrainer, "validate", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(NetworkTrainer, "validate", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         stopped.run()  # at step 4, of which the state of step 3 is on the disk
     monkeypatch.undo()
@@ -92,7 +103,7 @@ def test_a_training_that_was_stopped_ends_as_one_that_was_not(data, weights, tmp
     resumed = made(data, weights, tmp_path / "stopped")
     assert resumed.state.step == 3
     resumed.run()
-    assert resumed.trained("p", {}).sha256 == whole.trained("p", {}).sha256
+    assert hash_of(resumed) == hash_of(whole)
     logs = [[(row["step"], row.get("task")) for row in read_log(tmp_path / name)] for name in ("whole", "stopped")]
     assert logs[0] == logs[1]
     with pytest.raises(OtherTrainingError, match="was begun with recipe"):
@@ -103,13 +114,11 @@ def test_a_training_that_was_stopped_ends_as_one_that_was_not(data, weights, tmp
 def test_frozen_means_frozen(data, weights: Path, tmp_path: Path, change: dict) -> None:
     policy = policies_on_disk.load(weights)
     before = policy.sha256
-    recipe = replace(RECIPE, steps=3, **change)
-    windows = Windows(data, policy, recipe, difference)
-    training = GateTrainer(recipe, Teacher(policy.model, recipe.first_layer), windows, tmp_path, {})
-    first = training.trained("p", {}).sha256
+    training = made(data, policy, tmp_path, replace(RECIPE, steps=3, **change))
+    first = hash_of(training)
     training.run()
     assert policy.sha256 == before == policies_on_disk.load(weights).sha256
-    assert training.trained("p", {}).sha256 != first
+    assert hash_of(training) != first
 
 
 def test_windows_lie_within_episodes_and_held_out_ones_are_never_trained_on(data, weights: Path) -> None:
@@ -135,14 +144,14 @@ def test_from_the_command_to_a_method_that_keeps_its_contract(dataset, weights, 
         cache=tmp_path,
     )  # fmt: skip
     assert first.run() == 0
-    second = replace(first, stage=2, begin=tmp_path / "one" / GATES, out=tmp_path / "two", language=True)
+    second = replace(first, stage=2, begin=tmp_path / "one" / NETWORKS, out=tmp_path / "two", language=True)
     with pytest.raises(RuntimeError):  # gates that are told the instruction have one layer more
         second.run()
     assert replace(second, language=False).run() == 0
-    path = tmp_path / "two" / GATES
-    trained = gates_on_disk.load(path)
+    path = tmp_path / "two" / NETWORKS
+    trained = networks_on_disk.load(path, KIND)
     assert trained.history["recipe"]["stage"] == 2
-    assert trained.history["begin"] == gates_on_disk.load(tmp_path / "one" / GATES).sha256[:12]
+    assert trained.history["begin"] == networks_on_disk.load(tmp_path / "one" / NETWORKS, KIND).sha256[:12]
     assert path.stat().st_size < 2_000_000
 
     spec = f"lac:{path},recover=0.5"
@@ -163,15 +172,15 @@ def test_from_the_command_to_a_method_that_keeps_its_contract(dataset, weights, 
 
 def test_gates_of_another_policy_are_refused(weights: Path, tmp_path: Path) -> None:
     path = tmp_path / "gates.safetensors"
-    TrainedGates(Gates(CONFIG), "f" * 64).save(path)
-    with pytest.raises(ForeignGatesError, match=r"were trained for the weights f{12}, the policy has \w{12}"):
+    Trained(KIND, Gates(CONFIG), "f" * 64).save(path)
+    with pytest.raises(ForeignNetworksError, match=r"were trained for the weights f{12}, the policy has \w{12}"):
         registry.method(f"lac:{path}").apply(ReferencePolicy(str(weights)))
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "foreign", "policy"])
 def test_a_file_without_gates_is_refused(damage: str, weights: Path, tmp_path: Path) -> None:
     path = tmp_path / "gates.safetensors"
-    TrainedGates(Gates(CONFIG), "f" * 64).save(path)
+    Trained(KIND, Gates(CONFIG), "f" * 64).save(path)
     if damage == "missing":
         path.unlink()
     elif damage == "truncated":
@@ -180,13 +189,13 @@ def test_a_file_without_gates_is_refused(damage: str, weights: Path, tmp_path: P
         path.write_text(json.dumps({"gates": 1}))
     else:
         path = weights
-    with pytest.raises(GatesError, match="holds no gates of LAC"):
-        gates_on_disk.load(path)
+    with pytest.raises(NetworksError, match="holds no networks of LAC"):
+        networks_on_disk.load(path, KIND)
 
 
 def test_operating_points_and_options_are_checked() -> None:
     with pytest.raises(UnknownNameError, match="no operating point of LAC named 'fastest'"):
-        gates_on_disk.find("fastest")
+        networks_on_disk.find("fastest", KIND)
     for change in ({"recover": 2.0}, {"ratio": -0.5}, {"max_age": -1}, {"first_layer": 1.5}):
         with pytest.raises(OptionError, match="lac: "):
             Lac(**change)

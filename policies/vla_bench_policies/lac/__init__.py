@@ -5,8 +5,6 @@
 flow.py         what moved between two frames
 gates.py        the two networks, Cached Token Selector and Cache Ratio Predictor, on one stem
 relaxation.py   from scores and logits to masks that have a gradient
-teacher.py      the frozen policy as training sees it: a decoder in which reused keys and values are blended in
-checkpoint.py   trained gates on the disk
 rule.py         the rule that follows them, with stochastic recovery
 
 No public implementation existed when this was written. Where the paper is silent, the choice made here is a named field

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vla_bench_policies.lac.flow import FlowName
+from vla_bench_policies.learned.checkpoint import Kind
 
 IMAGENET_MEAN, IMAGENET_SCALE = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and deviation of red, green and blue in [0, 1], as torchvision publishes them."""
@@ -80,6 +81,9 @@ class Gates(nn.Module):
         scores = torch.sigmoid(self.selector(F.adaptive_avg_pool2d(features, self.config.grid)))
         pooled = features.mean(dim=(2, 3)).unflatten(0, (batch, views)).mean(dim=1)
         return scores.flatten(1).unflatten(0, (batch, views)).flatten(1), self.predictor(pooled)
+
+
+KIND = Kind("LAC", "vla_bench_policies.lac", "vla-bench train lac", GateConfig, Gates)
 
 
 def gate_flops(config: GateConfig, views: int) -> int:

@@ -4,25 +4,19 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from vla_bench.errors import OptionError
-from vla_bench.policy import Division, Policy
-from vla_bench_policies.lac import checkpoint
+from vla_bench_policies.lac.gates import KIND
 from vla_bench_policies.lac.rule import LacRule, Recovery
-from vla_bench_policies.token_cache.method import TokenMethod, TokenPolicy, check_share
+from vla_bench_policies.learned.checkpoint import Kind
+from vla_bench_policies.learned.method import LearnedMethod
+from vla_bench_policies.token_cache.method import check_share
 
 
 @dataclass(frozen=True)
-class Lac(TokenMethod):
+class Lac(LearnedMethod):
     """Follow trained gates; how many rows are reused they decide themselves."""
 
     NAME: ClassVar[str] = "lac"
-    division: ClassVar[Division] = Division.TRAINED
-
-    weights: str = "balanced"
-    """Operating point that ships with the package, or the path of a safetensors file of `vla-bench train lac`.
-
-    A path gets the beginning of its gates' hash, `gates.safetensors@1a2b3c4d`, so that a record says which they were;
-    with a hash given, other gates are refused.
-    """
+    KIND: ClassVar[Kind] = KIND
 
     ratio: float = -1.0
     """Share that is reused instead of what the gates choose (the paper's "selector only"); -1 leaves it to them."""
@@ -38,6 +32,7 @@ class Lac(TokenMethod):
 
     def __post_init__(self) -> None:
         """Refuse numbers out of range."""
+        super().__post_init__()
         check_share(self.NAME, "recover", self.recover)
         if self.ratio != -1:
             check_share(self.NAME, "ratio", self.ratio)
@@ -45,35 +40,15 @@ class Lac(TokenMethod):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise OptionError(f"{self.NAME}: {name.replace('_', '-')}", value, f"an integer of at least {least}")
-        path, _, hashed = str(self.weights).partition("@")
-        if path.endswith(".safetensors"):
-            found = checkpoint.load(checkpoint.find(path)).sha256[:8]
-            if hashed and hashed != found:
-                raise OptionError(
-                    f"{self.NAME}: weights", self.weights, f"{path}@{found}, which is what the file holds"
-                )
-            object.__setattr__(self, "weights", f"{path}@{found}")
 
     def rule(self) -> LacRule:
         """Return a new rule."""
-        recovery = Recovery(self.recover, max_age=self.max_age)
-        trained = checkpoint.load(checkpoint.find(self.weights))
+        trained = self.trained()
         return LacRule(
-            self.name, compares=True, gates=trained.gates, ratio=None if self.ratio == -1 else self.ratio,
-            recovery=recovery, first_layer=trained.first_layer if self.first_layer < 0 else self.first_layer,
+            self.name, compares=True, gates=trained.network, ratio=None if self.ratio == -1 else self.ratio,
+            recovery=Recovery(self.recover, max_age=self.max_age),
+            first_layer=trained.first_layer if self.first_layer < 0 else self.first_layer,
         )  # fmt: skip
-
-    def apply(self, policy: Policy) -> Policy:
-        """Return the policy that follows the gates.
-
-        Raises:
-            NoTokenRowsError: If the policy has no token cache.
-            UnknownNameError: If there is no such operating point.
-            ForeignGatesError: If the gates belong to another policy.
-        """
-        if isinstance(policy, TokenPolicy):
-            checkpoint.load_for(checkpoint.find(self.weights), policy.fingerprint.partition("-")[0])
-        return super().apply(policy)
 
 
 METHOD = Lac

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from vla_bench_policies.lac.gates import Gates, n_reused, prepared
 from vla_bench_policies.lac.relaxation import Estimator, candidate_masks, expected_ratio, hard_mask, mixed
-from vla_bench_policies.lac.teacher import Looked, Remembered, Teacher, alignment_target
 from vla_bench_policies.lac.training.recipe import GateRecipe
-from vla_bench_policies.lac.training.windows import WindowBatch
+from vla_bench_policies.learned.teacher import Looked, Remembered, Teacher, alignment_target, imitation_loss
+from vla_bench_policies.learned.windows import WindowBatch
 from vla_bench_policies.token_cache.layout import RowLayout
 
 
@@ -30,9 +30,20 @@ class Losses:
     def __init__(self, recipe: GateRecipe, gates: Gates, teacher: Teacher) -> None:
         self._recipe, self._gates, self._teacher = recipe, gates, teacher
 
+    def training(self, batch: WindowBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of the recipe's stage, and its parts."""
+        if self._recipe.stage == 2:
+            return self.joint(batch, step)
+        loss = self.alignment(batch)
+        return loss, {"alignment": loss.detach()}
+
+    def held_out(self, batch: WindowBatch) -> dict[str, Tensor]:
+        """Return what `inference` finds, and the alignment error."""
+        return self.inference(batch) | {"alignment": self.alignment(batch)}
+
     def alignment(self, batch: WindowBatch) -> Tensor:
         """Return L_align = MSE(f_sel(V_t), S_VLA) of stage I (paper, section 3)."""
-        rows, layout = self._rows(batch)
+        rows, layout = self._teacher.window_rows(batch.images, batch.tokens, batch.proprio)
         target = alignment_target(self._full(rows[:, 1:].flatten(0, 1), layout).attention)
         return F.mse_loss(self._ask(batch, rows, layout).scores.flatten(0, 1), target)
 
@@ -44,7 +55,7 @@ class Losses:
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
         rng = np.random.default_rng([recipe.seed, step])
         tau, tau_s = recipe.ratio_temperature(step), recipe.mask_temperature(step)
-        rows, layout = self._rows(batch)
+        rows, layout = self._teacher.window_rows(batch.images, batch.tokens, batch.proprio)
         asked = self._ask(batch, rows, layout)
         ratios = self._gates.config.ratios
         remembered: Remembered = self._full(rows[:, 0], layout).remembered
@@ -72,11 +83,14 @@ class Losses:
     def inference(self, batch: WindowBatch, ratio: float | None = None) -> dict[str, Tensor]:
         """Return what the gates do as they will be used: the likeliest ratio, hard masks, the cache they made.
 
+        That is the task loss with them and without, the distance of normalised actions to the full computation's, the
+        reused share and the predictor's entropy.
+
         Args:
             batch: Held-out windows.
             ratio: Instead of what the predictor chooses.
         """
-        rows, layout = self._rows(batch)
+        rows, layout = self._teacher.window_rows(batch.images, batch.tokens, batch.proprio)
         asked = self._ask(batch, rows, layout)
         remembered = self._teacher.look(rows[:, 0], layout).remembered
         found: dict[str, list[Tensor]] = {"task": [], "task_full": [], "distance": [], "ratio": []}
@@ -109,13 +123,6 @@ class Losses:
     def _full(self, rows: Tensor, layout: RowLayout) -> Looked:
         return self._teacher.look(rows, layout)
 
-    def _rows(self, batch: WindowBatch) -> tuple[Float[Tensor, "b window rows width"], RowLayout]:
-        n, window = batch.images.shape[:2]
-        images = batch.images.permute(0, 1, 2, 5, 3, 4).flatten(0, 1)
-        tokens = batch.tokens.repeat_interleave(window, dim=0)
-        rows = self._teacher.rows(images, tokens, batch.proprio.flatten(0, 1))
-        return rows.unflatten(0, (n, window)), self._teacher.model.layout(batch.tokens.shape[1])
-
     def _ask(self, batch: WindowBatch, rows: Tensor, layout: RowLayout) -> Asked:
         frames, flow = batch.images[:, 1:], batch.flow
         seen = prepared(frames.flatten(0, 2), flow.flatten(0, 2), self._gates.config.px)
@@ -124,12 +131,9 @@ class Losses:
         return Asked(scores.unflatten(0, frames.shape[:2]), logits.unflatten(0, frames.shape[:2]))
 
     def _task(self, looked: Looked, batch: WindowBatch, index: int, full: Looked | None) -> Tensor:
-        """Return the policy's own imitation loss of a step: L1 over the actions that the episode still has."""
-        within = batch.within[:, index]
-        loss = ((looked.chunk - batch.chunk[:, index]).abs().mean(dim=-1) * within).sum() / within.sum().clamp(min=1)
-        if self._recipe.task_loss == "distill" and full is not None:
-            return (loss + (looked.chunk - full.chunk).abs().mean()) / 2
-        return loss
+        """Return L_VLA of a step."""
+        reference = full.chunk if self._recipe.task_loss == "distill" and full is not None else None
+        return imitation_loss(looked.chunk, batch.chunk[:, index], batch.within[:, index], reference)
 
 
 def _entropy(logits: Float[Tensor, "*n ratios"]) -> Tensor:

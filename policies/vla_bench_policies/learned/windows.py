@@ -1,5 +1,6 @@
 """Consecutive inferences of demonstrations, as batches; a batch is a function of seed and step."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -9,11 +10,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from vla_bench_policies.lac.flow import Flow
-from vla_bench_policies.lac.training.recipe import GateRecipe
+from vla_bench_policies.learned.recipe import LoopRecipe
 from vla_bench_policies.reference.checkpoint import Checkpoint
 from vla_bench_policies.reference.tokenizer import tokenizer
 from vla_bench_policies.reference.training.frames import Demonstrations, UnfitDemonstrationsError
+
+Motion = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Takes two frames (views px px 3) and returns what moved from one to the other (views px px 2)."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +38,16 @@ class WindowBatch:
 class Windows:
     """Draws windows of demonstrations."""
 
-    def __init__(self, data: Demonstrations, checkpoint: Checkpoint, recipe: GateRecipe, flow: Flow) -> None:
+    def __init__(
+        self, data: Demonstrations, checkpoint: Checkpoint, recipe: LoopRecipe, flow: Motion | None = None
+    ) -> None:
         """Find where windows can begin.
 
         Args:
             data: The policy's demonstrations.
             checkpoint: The policy, for the ranges of actions and states.
             recipe: Says how long a window is.
-            flow: What the gates are told about motion.
+            flow: What the networks are told about motion; none tells them nothing.
         """
         self._data, self._checkpoint, self._recipe, self._flow = data, checkpoint, recipe, flow
         self._tokens = [tokenizer().encode(sentence) for sentence in data.sentences]
@@ -87,7 +92,10 @@ class Windows:
         recipe, data = self._recipe, self._data
         index = starts[:, None] + recipe.stride * np.arange(recipe.window)
         pictures = data.pictures(index.ravel()).reshape(*index.shape, *data.images[0].shape[1:])
-        flow = np.stack([np.stack([self._flow(*pair) for pair in pairwise(window)]) for window in pictures])
+        flow = np.zeros((len(starts), recipe.window - 1, *pictures.shape[2:5], 2), np.float32)
+        if self._flow is not None:
+            for window, moved in zip(pictures, flow, strict=True):
+                moved[:] = [self._flow(*pair) for pair in pairwise(window)]
         actions, within = data.chunks(index.ravel(), self._checkpoint.model.config.chunk)
         return WindowBatch(
             images=torch.from_numpy(pictures).float(),

@@ -1,0 +1,133 @@
+"""The loop over batches of windows, with a record of every few steps and a state to go on from."""
+
+import copy
+import json
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from vla_bench_policies.learned.recipe import LoopRecipe
+from vla_bench_policies.learned.windows import WindowBatch, Windows
+from vla_bench_policies.reference.training.state import State
+from vla_bench_policies.reference.training.trainer import cosine_rate, read_log
+
+STATE, LOG = "state.safetensors", "log.jsonl"
+SAVE_EVERY = 20
+"""Steps between two states on the disk."""
+
+EMA = 0.99
+"""Decay a step of the averaged networks, which are the ones that are saved."""
+
+VALIDATION_WINDOWS = 64
+
+
+class Objective(Protocol):
+    """What networks learn from; it holds them, and knows the frozen policy."""
+
+    def training(self, batch: WindowBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss, and what the log shows of it."""
+        ...
+
+    def held_out(self, batch: WindowBatch) -> dict[str, Tensor]:
+        """Return what the networks do, as they will be used."""
+        ...
+
+
+class NetworkTrainer:
+    """One training of networks in one directory; made again with the same arguments it goes on."""
+
+    def __init__(
+        self, recipe: LoopRecipe, network: nn.Module, objective: Objective, windows: Windows, directory: Path,
+        origin: dict[str, str],
+    ) -> None:  # fmt: skip
+        """Begin with a network as it is, or take up where the directory has stopped.
+
+        Args:
+            recipe: How.
+            network: Learns.
+            objective: From what; a function of the network.
+            windows: Of the policy's demonstrations.
+            directory: Holds the state and the log.
+            origin: What must be equal when it goes on: policy, demonstrations, networks begun from.
+
+        Raises:
+            OtherTrainingError: If the directory holds another training.
+            CheckpointError: If its state is broken.
+        """
+        self.recipe, self._windows, self._directory = recipe, windows, directory
+        self._network, self._objective = network, objective
+        optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=0.01, fused=True)
+        averaged = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        self.state = State(network, averaged, optimiser)
+        self._origin = {"recipe": recipe.hash, **origin}
+        if (directory / STATE).exists():
+            self.state.restore(directory / STATE, self._origin)
+        rows = [row for row in read_log(directory) if row["step"] <= self.state.step]
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / LOG).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def run(self) -> None:
+        """Train until the recipe's last step.
+
+        Raises:
+            CheckpointWriteError: If the state cannot be written.
+        """
+        bar = tqdm(total=self.recipe.steps, initial=self.state.step, unit="step", disable=None, smoothing=0.05)
+        began = time.monotonic() - self.state.seconds
+        rows: list[dict[str, float]] = []
+        with bar:
+            while self.state.step < self.recipe.steps:
+                rows.append(self._advance())
+                self.state.seconds = time.monotonic() - began
+                bar.update()
+                last = self.state.step == self.recipe.steps
+                if self.state.step % self.recipe.validate_every == 0 or last:
+                    self._note({"step": self.state.step, **self.validate()})
+                if self.state.step % SAVE_EVERY == 0 or last:
+                    means = {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
+                    self._note({"step": self.state.step, "seconds": self.state.seconds, **means})
+                    rows.clear()
+                    self.state.save(self._directory / STATE, self._origin)
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Return what the averaged networks do on held-out windows; `Objective.held_out` says what."""
+        kept = {name: tensor.clone() for name, tensor in self._network.state_dict().items()}
+        self._network.load_state_dict(self.state.averaged)
+        try:
+            batches = self._windows.validation(VALIDATION_WINDOWS)
+            found = [self._objective.held_out(batch) for batch in batches]
+        finally:
+            self._network.load_state_dict(kept)
+        sizes = [len(batch.tokens) for batch in batches]
+        return {
+            f"held_out_{key}": sum(size * float(row[key]) for size, row in zip(sizes, found, strict=True)) / sum(sizes)
+            for key in found[0]
+        }
+
+    def averaged(self) -> nn.Module:
+        """Return a copy with the averaged weights: what is saved."""
+        network = copy.deepcopy(self._network)
+        network.load_state_dict(self.state.averaged)
+        return network.eval()
+
+    def _advance(self) -> dict[str, float]:
+        rate = cosine_rate(self.recipe.learning_rate, self.recipe.warmup_steps, self.recipe.steps, self.state.step)
+        for group in self.state.optimiser.param_groups:
+            group["lr"] = rate
+        loss, parts = self._objective.training(self._windows.training(self.state.step), self.state.step)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self._network.parameters(), self.recipe.clip)
+        self.state.optimiser.step()
+        self.state.optimiser.zero_grad()
+        self.state.step += 1
+        self.state.average(EMA)
+        return {**{key: float(value) for key, value in parts.items()}, "gradient": float(norm), "learning_rate": rate}
+
+    def _note(self, row: dict[str, Any]) -> None:
+        with (self._directory / LOG).open("a") as stream:
+            stream.write(json.dumps(row) + "\n")

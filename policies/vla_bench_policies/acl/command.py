@@ -1,0 +1,42 @@
+"""`vla-bench train vla-acl`."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vla_bench.errors import OptionError
+from vla_bench_policies.acl.losses import FadingLosses, ScorerRecipe
+from vla_bench_policies.acl.scorer import KIND, Scorer, ScorerConfig
+from vla_bench_policies.learned.command import Lesson, TrainNetworks
+from vla_bench_policies.learned.recipe import TaskLoss
+from vla_bench_policies.learned.teacher import Teacher
+from vla_bench_policies.reference.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class TrainAcl(TrainNetworks):
+    """Train the scorer of VLA-ACL for a frozen policy: which rows of each view stay, when a given share does.
+
+    One run is one operating point: sweep `--keep`. Interrupt it at any moment; run it again and it goes on exactly.
+    """
+
+    out: Path = Path("results/training/vla-acl")
+    """Directory for state, log and scorer; continued if begun."""
+
+    task_loss: TaskLoss = "distill"
+    """The policy's own L1, or half of it and half the distance to the full computation."""
+
+    keep: float = ScorerConfig.keep
+    """Share of each view's rows that stays."""
+
+    def lesson(self, policy: Checkpoint, teacher: Teacher) -> Lesson:
+        """Return what is taught."""
+        config = policy.model.config
+        shape = ScorerConfig(config.width, config.n_visual, len(config.cameras), keep=self.keep)
+        if not 0 < shape.k < shape.n_rows / shape.views:
+            raise OptionError("--keep", self.keep, "a share that keeps some rows of each view, and not all")
+        if self.first_layer:
+            raise OptionError("--first-layer", self.first_layer, "0: VLA-ACL deletes rows before the decoder")
+        recipe = ScorerRecipe(scorer=shape, task_loss=self.task_loss, seed=self.seed)
+        recipe = replace(recipe, steps=self.steps or recipe.steps)
+        scorer = Scorer(shape)
+        return Lesson(recipe, KIND, scorer, FadingLosses(recipe, scorer, teacher))

@@ -1,6 +1,7 @@
 """Every token method keeps the contract of a method, and does what its paper says."""
 
 import pkgutil
+import time
 import warnings
 from types import SimpleNamespace
 
@@ -20,7 +21,9 @@ from vla_bench.types import Cell, Outcome
 from vla_bench_policies import methods
 from vla_bench_policies.methods import sparsevlm, specprune, vla_cache, vla_pruner
 from vla_bench_policies.reference.policy import AutoregressivePolicy, ReferencePolicy
-from vla_bench_policies.token_cache import patches
+from vla_bench_policies.token_cache import patches, stream
+from vla_bench_policies.token_cache.attention import attention_of
+from vla_bench_policies.token_cache.clock import StageClock
 from vla_bench_policies.token_cache.layout import RowLayout
 from vla_bench_policies.token_cache.method import NoTokenRowsError, TokenMethod
 from vla_bench_policies.token_cache.plan import RowPlan
@@ -71,7 +74,7 @@ def play(policy, n_steps: int = 12, seed: int = 0) -> list:
 def test_every_method_of_the_package_is_tested_here() -> None:
     tested = {part.partition(":")[0] for spec in EXACT for part in spec.split("+")}
     shipped = {module.name.replace("_", "-") for module in pkgutil.iter_modules(methods.__path__)}
-    assert tested == shipped - {"full", "lac"}  # LAC needs gates: test_lac_training.py
+    assert tested == shipped - {"full", "lac", "vla-acl"}  # the learned ones: test_lac_training.py, test_acl.py
 
 
 @pytest.mark.parametrize("spec", EXACT)
@@ -137,7 +140,7 @@ def test_what_changes_is_recomputed_before_what_does_not() -> None:
     still = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3), dtype=np.uint8)
     moved = still.copy()
     moved[1, 8:12, 4:8] ^= 255  # the patch in row 2, column 1 of the second view
-    changed = patches.difference(moved, still, grid=8)
+    changed = patches.difference(*(patches.patches(frames, grid=8) for frames in (moved, still)))
     assert np.flatnonzero(changed).tolist() == [64 + 2 * 8 + 1]
     alike = patches.cosine_similarity(moved, still, grid=8)
     assert np.argmin(alike) == 64 + 17
@@ -145,6 +148,46 @@ def test_what_changes_is_recomputed_before_what_does_not() -> None:
     dark = np.zeros_like(still)
     assert (patches.cosine_similarity(dark, dark, 8) == 1).all()
     assert (patches.cosine_similarity(dark, still, 8) == 0).all()
+
+
+def test_creeping_change_is_seen_only_against_the_frame_in_which_a_row_was_computed() -> None:
+    """Rows 0 and 1 drift by 3 levels a step, the others flicker by 4: step by step the drift looks stiller."""
+    ground = np.full((1, 16, 16, 3), 100, np.uint8)
+    recomputed = {}
+    for since in ("inference", "computed"):
+        rule = registry.method(f"pixel-difference:0.9,since={since}").rule()
+        ages = np.zeros((2, 16), int)
+        reference, recomputed[since] = ground, set()
+        for index in range(1, 7):
+            frame = ground + np.uint8(4 * (index % 2))
+            frame[:, :4, :8] = 100 + 3 * index
+            step = SimpleNamespace(
+                frames=frame, reference=reference, ages=ages, n_layers=2, layout=RowLayout(1, 16, 3, 8),
+                full=lambda: RowPlan.full(16, 2),
+            )  # fmt: skip
+            active = rule.plan(step).active(0)
+            recomputed[since] |= set(np.flatnonzero(active).tolist())
+            ages, reference = np.where(active, 0, ages + 1), frame
+    assert not recomputed["inference"] & {0, 1}
+    assert recomputed["computed"] >= {0, 1}
+    with pytest.raises(OptionError, match="since"):
+        registry.method("pixel-difference:0.5,since=yesterday")
+
+
+def test_a_refresh_does_not_ask_the_rule_that_it_overrules_and_tells_it(weights: str) -> None:
+    asked = []
+
+    class Counting(CacheRule):
+        def plan(self, step):
+            asked.append(("plan", step.index))
+            return step.full()
+
+        def overruled(self, step):
+            asked.append(("overruled", step.index))
+
+    policy = ReferencePolicy(weights).with_rule(Counting(first_is_full=False))
+    play(registry.method("refresh:3").apply(policy), 5)
+    assert asked == [("overruled", 0), ("plan", 1), ("plan", 2), ("overruled", 3), ("plan", 4)]
 
 
 def test_ties_go_to_the_lower_row() -> None:
@@ -332,6 +375,29 @@ def test_stage_times_add_up_to_the_policy_time_and_name_the_gate(weights: str) -
     assert all(ms >= 0 for ms in stages.values())
     left_out = [1 - sum(answer.chunk.stages_ms.values()) / answer.policy_ms for answer in answers]
     assert abs(np.median(left_out)) < 0.05
+
+
+def test_attention_that_a_rule_has_read_is_the_gates_time(weights: str, monkeypatch) -> None:
+    def slow(*arguments):
+        time.sleep(0.02)
+        return attention_of(*arguments)
+
+    monkeypatch.setattr(stream, "attention_of", slow)
+    for answer in play(registry.method("fastv:0.5").apply(ReferencePolicy(weights)), 2):
+        assert answer.stages_ms["gate"] >= 20
+
+
+def test_a_stage_within_a_stage_is_counted_once() -> None:
+    clock = StageClock(torch.device("cpu"))
+    with clock.stage("outer"):
+        time.sleep(0.01)
+        for _ in range(2):
+            with clock.stage("inner"):
+                time.sleep(0.02)
+    laps = clock.laps_ms()
+    assert list(laps) == ["outer", "inner"]
+    assert 40 <= laps["inner"] < 60
+    assert 10 <= laps["outer"] < 30
 
 
 def test_answering_rows_are_text_first() -> None:

@@ -68,7 +68,8 @@ class LacRule(CacheRule):
             found = f"{config.grid} x {config.grid} rows a view and text of width {config.text_width}"
             raise GateShapeError(found, f"{step.layout.grid} x {step.layout.grid}, width {step.rows.shape[1]}")
         step.spend(gate_flops(config, step.layout.n_views))
-        moved = torch.from_numpy(self.flow(step.reference, step.frames)).to(device)
+        with step.stage("flow"):
+            moved = torch.from_numpy(self.flow(step.reference, step.frames)).to(device)
         seen = prepared(torch.from_numpy(step.frames).to(device).float(), moved, config.px)[None]
         scores, logits = self.gates.to(device)(seen, step.rows[None, step.layout.text])
         ratio = config.ratios[int(logits[0].argmax())] if self.ratio is None else self.ratio

@@ -61,10 +61,14 @@ class _Refreshed(CacheRule):
         self._now = False
 
     def plan(self, step: Step) -> RowPlan:
-        asked = self._rule.plan(step)  # also when overruled: it may keep count
         self._now = step.index % self._every == 0
-        self.nominal = None if self._now else self._rule.nominal
-        return step.full() if self._now else asked
+        if self._now:
+            self.nominal = None
+            self._rule.overruled(step)
+            return step.full()
+        plan = self._rule.plan(step)
+        self.nominal = self._rule.nominal
+        return plan
 
     def watched(self, layout: RowLayout, n_layers: int) -> dict[int, np.ndarray]:
         return self._rule.watched(layout, n_layers)

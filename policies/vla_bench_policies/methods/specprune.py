@@ -80,6 +80,9 @@ class _SpecPrune(CacheRule):
     def reset(self) -> None:
         self.position = None
 
+    def overruled(self, step: Step) -> None:
+        self.position = step.proprio[POSITION]
+
     def watched(self, layout: RowLayout, n_layers: int) -> dict[int, np.ndarray]:
         text = np.arange(layout.text.start, layout.text.stop)
         return {layer: text for layer in (0, 1, at_depth(RECENT_LAYER, n_layers)) if layer < n_layers}

@@ -74,12 +74,19 @@ class _VlaAdp(CacheRule):
         ]
         return step.full().delete(~chosen(np.concatenate(kept), layout.n_visual))
 
-    def _prunes(self, step: Step) -> bool:
-        """Say whether the last chunk was a coarse movement: its net travel (`delta_method`) against the former ones."""
+    def overruled(self, step: Step) -> None:
+        self._travel(step)
+        self.n_pruned = 0
+
+    def _travel(self, step: Step) -> None:
         position = step.proprio[POSITION]
         if self.position is not None:
             self.travels.append(float(np.linalg.norm(position - self.position)))
         self.position = position
+
+    def _prunes(self, step: Step) -> bool:
+        """Say whether the last chunk was a coarse movement: its net travel (`delta_method`) against the former ones."""
+        self._travel(step)
         if len(self.travels) <= WINDOW or self.n_pruned >= MOST_IN_A_ROW:
             return False
         *former, newest = self.travels

@@ -70,10 +70,13 @@ class _VlaPruner(CacheRule):
         return (at_depth(LAYER, n_layers),)
 
     def plan(self, step: Step) -> RowPlan:
+        self.overruled(step)
+        return step.full()
+
+    def overruled(self, step: Step) -> None:
         if step.attention:
             acting = step.attention[at_depth(ACTION_LAYER, step.n_layers)]
             self.looked.append(acting[:, step.layout.visual].mean(dim=0).cpu().numpy())
-        return step.full()
 
     def narrow(self, plan: RowPlan, step: Step, inside: Inside) -> tuple[RowPlan, Merge | None]:
         if len(self.looked) < WINDOW:

@@ -1,7 +1,6 @@
 """The reference VLA as the benchmark's policy."""
 
 import copy
-import time
 from importlib.resources import files
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from vla_bench_policies.reference.decoder import NORM_EPS, ROPE_THETA
 from vla_bench_policies.reference.model import Head
 from vla_bench_policies.reference.tokenizer import tokenizer
 from vla_bench_policies.token_cache.cache import TokenCache
+from vla_bench_policies.token_cache.clock import StageClock
 from vla_bench_policies.token_cache.decoder import PackedLlama
 from vla_bench_policies.token_cache.lane import Seen
 from vla_bench_policies.token_cache.rule import CacheRule
@@ -107,29 +107,28 @@ class ReferencePolicy:
         Raises:
             UnfitObservationError: If the observation lacks a camera or has images of another size.
         """
-        watch = _Watch(self._device)
-        frames = self._frames(obs)
-        images = torch.from_numpy(frames).to(self._device).permute(0, 3, 1, 2).float()[None]
-        tokens, proprio = self._encoded(obs["instruction"]), np.array(obs["proprio"], dtype=np.float32)
-        state = self._checkpoint.states.normalise(torch.from_numpy(proprio).to(self._device))[None]
-        watch.lap("preprocess")
-        visual = self._model.see(images)
-        watch.lap("vision")
-        x = self._model.rows(self._model.prompt(visual, tokens, state), self.head)
-        layout = self._model.layout(tokens.shape[1], self.head)
-        n_wanted = self._model.config.chunk if self.head == "oft" else 1
-        tail = self._cache.step(x, layout, [Seen(frames, proprio, obs["instruction"])], n_wanted)
-        watch.lap("prefill")
-        watch.move("prefill", "gate", self._cache.gate_ms)
-        actions = self._finished(self._answer(tail, layout.proprio, watch))
-        watch.lap("postprocess")
+        clock = StageClock(self._device)
+        with clock.stage("preprocess"):
+            frames = self._frames(obs)
+            images = torch.from_numpy(frames).to(self._device).permute(0, 3, 1, 2).float()[None]
+            tokens, proprio = self._encoded(obs["instruction"]), np.array(obs["proprio"], dtype=np.float32)
+            state = self._checkpoint.states.normalise(torch.from_numpy(proprio).to(self._device))[None]
+        with clock.stage("vision"):
+            visual = self._model.see(images)
+        with clock.stage("prefill"):
+            x = self._model.rows(self._model.prompt(visual, tokens, state), self.head)
+            layout = self._model.layout(tokens.shape[1], self.head)
+            n_wanted = self._model.config.chunk if self.head == "oft" else 1
+            tail = self._cache.step(x, layout, [Seen(frames, proprio, obs["instruction"])], n_wanted, clock)
+        with clock.stage("postprocess"):
+            actions = self._finished(self._answer(tail, layout.proprio, clock))
         (done,) = self._cache.reports
         return ActionChunk(
             actions,
             rows_computed=done.rows_per_layer[0] + layout.n_rows - x.shape[1],  # and those decoded one by one
             rows_reused=done.rows_reused,
             flops=self._outside_flops(tokens.shape[1]) + done.flops + self._cache.flops_extended,
-            stages_ms=watch.laps_ms,
+            stages_ms=clock.laps_ms(),
             cache=done.to_dict(),
             fates=dict(zip(self._model.config.cameras, layout.by_view(done.fates), strict=True)),
         )
@@ -139,7 +138,7 @@ class ReferencePolicy:
         if self._device.type == "cuda":
             torch.cuda.synchronize()
 
-    def _answer(self, tail: Tensor, last_row: int, watch: "_Watch") -> Tensor:
+    def _answer(self, tail: Tensor, last_row: int, clock: StageClock) -> Tensor:
         """Return normalised actions (n, action) from the hidden states behind the visual rows."""
         return self._model.chunk_head(tail[0])[: self._execute]
 
@@ -185,36 +184,14 @@ class AutoregressivePolicy(ReferencePolicy):
         """Load a checkpoint; see `ReferencePolicy`."""
         super().__init__(weights, execute=1, device=device)
 
-    def _answer(self, tail: Tensor, last_row: int, watch: "_Watch") -> Tensor:
+    def _answer(self, tail: Tensor, last_row: int, clock: StageClock) -> Tensor:
         size, hidden = self._model.config.action_size, tail[:, -1]
-        bins = [self._model.bin_of(0, hidden)]
-        for entry in range(size - 1):
-            hidden = self._cache.extend(self._model.token(entry, bins[-1]), last_row + 1 + entry)
-            bins.append(self._model.bin_of(entry + 1, hidden))
-        watch.lap("decode")
+        with clock.stage("decode"):
+            bins = [self._model.bin_of(0, hidden)]
+            for entry in range(size - 1):
+                hidden = self._cache.extend(self._model.token(entry, bins[-1]), last_row + 1 + entry)
+                bins.append(self._model.bin_of(entry + 1, hidden))
         return from_bins(torch.stack(bins, dim=1))
-
-
-class _Watch:
-    """Times stages one after the other, the device's work included."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self.laps_ms: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        """Close a stage."""
-        if self._device.type == "cuda":
-            torch.cuda.synchronize()
-        now = time.perf_counter()
-        self.laps_ms[stage] = (now - self._last) * 1e3
-        self._last = now
-
-    def move(self, whole: str, part: str, ms: float) -> None:
-        """Give a part of a stage that was timed inside of it a name of its own."""
-        self.laps_ms[whole] -= ms
-        self.laps_ms[part] = ms
 
 
 def find(weights: str) -> Path:

@@ -1,6 +1,5 @@
 """The partial forward: a decoder over the rows that are to be computed, with remembered keys and values of the rest."""
 
-import time
 from collections.abc import Sequence
 
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor
 
 from vla_bench_policies.token_cache.attention import additive
 from vla_bench_policies.token_cache.buffer import KeyValueBuffer
+from vla_bench_policies.token_cache.clock import StageClock
 from vla_bench_policies.token_cache.decoder import DecoderStack
 from vla_bench_policies.token_cache.lane import Lane, Seen
 from vla_bench_policies.token_cache.layout import RowLayout
@@ -36,8 +36,6 @@ class TokenCache:
         self._buffer: KeyValueBuffer | None = None
         self._layout: RowLayout | None = None
         self._decoding: list[Tensor] = []
-        self.gate_ms = 0.0
-        """Time that the rules took in the last step; a part of the step's."""
         self.flops_extended = 0
         """Operations for each environment of the rows that came after the last step."""
 
@@ -57,7 +55,12 @@ class TokenCache:
 
     @torch.inference_mode()
     def step(
-        self, x: Float[Tensor, "b rows d"], layout: RowLayout, seen: Sequence[Seen], n_wanted: int | None = None
+        self,
+        x: Float[Tensor, "b rows d"],
+        layout: RowLayout,
+        seen: Sequence[Seen],
+        n_wanted: int | None = None,
+        clock: StageClock | None = None,
     ) -> Float[Tensor, "b wanted d"]:
         """Return the hidden states of the last rows; the last layer computes no others, if the decoder can do that.
 
@@ -66,12 +69,14 @@ class TokenCache:
             layout: Which rows are what. Rows of the layout behind those of `x` are places for `extend`.
             seen: What each environment shows.
             n_wanted: How many rows; None for all behind the visual ones, of which there must be as many.
+            clock: Is told what the rules take: `gate`, attention that is read for them included, and their `flow`.
 
         Raises:
             PlanError: If a rule's plan cannot be followed.
         """
         try:
-            return self._step(x, layout, seen, n_wanted or x.shape[1] - layout.visual.stop)
+            n_tail = n_wanted or x.shape[1] - layout.visual.stop
+            return self._step(x, layout, seen, n_tail, clock or StageClock(x.device))
         except BaseException:
             for lane in self._lanes:  # half of a step is written: nothing of it may be reused
                 lane.forget()
@@ -91,22 +96,25 @@ class TokenCache:
             hidden = self._stack.layer(index, hidden, rotation, attend)
         return self._stack.norm(hidden)[:, 0]
 
-    def _step(self, x: Tensor, layout: RowLayout, seen: Sequence[Seen], n_wanted: int) -> Tensor:
+    def _step(self, x: Tensor, layout: RowLayout, seen: Sequence[Seen], n_wanted: int, clock: StageClock) -> Tensor:
         self._prepare(x, layout)
         assert self._buffer is not None
-        self.gate_ms, self.flops_extended = 0.0, 0
+        self.flops_extended = 0
         steps = [
-            lane.look(one, layout, rows, self._stack) for lane, one, rows in zip(self._lanes, seen, x, strict=True)
+            lane.look(one, layout, rows, self._stack, clock)
+            for lane, one, rows in zip(self._lanes, seen, x, strict=True)
         ]
-        for lane, step in zip(self._lanes, steps, strict=True):
-            self._timed(lane.decide, step)
-        stream = Stream(x, layout, self._buffer, self._lanes, self._stack)
+        with clock.stage("gate"):
+            for lane, step in zip(self._lanes, steps, strict=True):
+                lane.decide(step)
+        stream = Stream(x, layout, self._buffer, self._lanes, self._stack, clock)
         last = self._stack.n_layers - 1
         for index in range(self._stack.n_layers):
-            merges = [
-                self._timed(lane.narrow, step, index, stream.hidden(which)) if index in lane.narrows else None
-                for which, (lane, step) in enumerate(zip(self._lanes, steps, strict=True))
-            ]
+            with clock.stage("gate"):
+                merges = [
+                    lane.narrow(step, index, stream.hidden(which)) if index in lane.narrows else None
+                    for which, (lane, step) in enumerate(zip(self._lanes, steps, strict=True))
+                ]
             stream.enter(index, merges)
             watched = [lane.watched.get(index) for lane in self._lanes]
             attention, n_after = stream.attention(index, watched, n_wanted if index == last else None)
@@ -119,12 +127,6 @@ class TokenCache:
             lane.close(one, n_rest, flops)
         self._decoding = stream.shown_by_layer()
         return self._stack.norm(stream.x[:, -n_wanted:])
-
-    def _timed(self, ask, *arguments):
-        began = time.perf_counter()
-        answer = ask(*arguments)
-        self.gate_ms += (time.perf_counter() - began) * 1e3
-        return answer
 
     def _prepare(self, x: Tensor, layout: RowLayout) -> None:
         """Make room if the layout is new, and forget what had its places in another one."""

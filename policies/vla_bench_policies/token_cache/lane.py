@@ -9,6 +9,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from vla_bench_policies.token_cache.buffer import NEVER, Ledger
+from vla_bench_policies.token_cache.clock import StageClock
 from vla_bench_policies.token_cache.decoder import DecoderStack
 from vla_bench_policies.token_cache.layout import RowLayout
 from vla_bench_policies.token_cache.plan import PlanError, RowPlan
@@ -70,7 +71,7 @@ class Lane:
         self.forget()
         self.watched = self.rule.watched(layout, self.n_layers)
 
-    def look(self, seen: Seen, layout: RowLayout, rows: Tensor, stack: DecoderStack) -> Step:
+    def look(self, seen: Seen, layout: RowLayout, rows: Tensor, stack: DecoderStack, clock: StageClock) -> Step:
         """Return what the rule may look at."""
         if self.prompt != seen.prompt:
             self.forget()
@@ -82,7 +83,7 @@ class Lane:
         self._gate_flops = 0
         return Step(
             layout, self.n_layers, seen.frames, self.reference, seen.proprio, rows, partial(self._project, stack),
-            self.ledger.ages, self.attention, self.index, self.rng, self._spend,
+            self.ledger.ages, self.attention, self.index, self.rng, self._spend, clock.stage,
         )  # fmt: skip
 
     def decide(self, step: Step) -> None:

@@ -13,10 +13,10 @@ def patches(frames: UInt8[np.ndarray, "views px px 3"], grid: int) -> Float32[np
 
 
 def difference(
-    frames: UInt8[np.ndarray, "views px px 3"], reference: UInt8[np.ndarray, "views px px 3"], grid: int
+    now: Float32[np.ndarray, "rows values"], then: Float32[np.ndarray, "rows values"]
 ) -> Float32[np.ndarray, " rows"]:
     """Return each patch's mean absolute change, in grey levels of 255."""
-    return np.abs(patches(frames, grid) - patches(reference, grid)).mean(axis=1)
+    return np.abs(now - then).mean(axis=1)
 
 
 def cosine_similarity(

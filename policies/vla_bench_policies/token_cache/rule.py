@@ -1,6 +1,7 @@
 """What decides which rows are recomputed: the only place where token methods differ."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -57,6 +58,9 @@ class Step:
 
     spend: Callable[[int], None]
     """Takes the floating-point operations of matrix products that the rule does itself; `project` counts its own."""
+
+    stage: Callable[[str], AbstractContextManager[None]]
+    """Around a part of the rule that is a stage of its own, such as `flow`; the rest is `gate`."""
 
     @property
     def visual(self) -> Float[Tensor, "visual d"]:
@@ -124,6 +128,9 @@ class CacheRule:
     def plan(self, step: Step) -> RowPlan:
         """Return what to do with each visual row; everything is recomputed by default."""
         return step.full()
+
+    def overruled(self, step: Step) -> None:
+        """Take note of a step that is full for another reason, so that `plan` is not asked; nothing by default."""
 
     def watched(self, layout: RowLayout, n_layers: int) -> dict[int, Int[np.ndarray, " rows"]]:
         """Return, by layer, the rows (of the prompt) whose attention is wanted; none by default."""

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from vla_bench_policies.token_cache.attention import additive, attended_eagerly, attention_of, visible_keys
 from vla_bench_policies.token_cache.buffer import KeyValueBuffer
+from vla_bench_policies.token_cache.clock import StageClock
 from vla_bench_policies.token_cache.decoder import DecoderStack
 from vla_bench_policies.token_cache.lane import Lane
 from vla_bench_policies.token_cache.layout import RowLayout
@@ -21,8 +22,15 @@ class Stream:
     """The rows that are still computed, on their way through the layers."""
 
     def __init__(
-        self, x: Tensor, layout: RowLayout, buffer: KeyValueBuffer, lanes: Sequence[Lane], stack: DecoderStack
+        self,
+        x: Tensor,
+        layout: RowLayout,
+        buffer: KeyValueBuffer,
+        lanes: Sequence[Lane],
+        stack: DecoderStack,
+        clock: StageClock,
     ) -> None:
+        self._clock, self._known_watches = clock, dict[tuple[int, bytes], _Watch]()
         self.x, self._layout, self._buffer, self._lanes, self._stack = x, layout, buffer, lanes, stack
         self.flops = [0] * len(lanes)
         """Operations so far, by lane; padding is nobody's."""
@@ -68,14 +76,14 @@ class Stream:
         """
         present, watches = self._present, self._watches(watched)
         if n_wanted is not None:  # whose attention is wanted has to look, too
-            first = min((int(watch.at.min()) for watch in watches if watch is not None), default=self.x.shape[1])
+            first = min((watch.first for watch in watches if watch is not None), default=self.x.shape[1])
             n_wanted = max(n_wanted, self.x.shape[1] - first)
         for index, (places, watch) in enumerate(zip(self._places, watches, strict=True)):
             n_keys = len(places) if present.mask is None else self._buffer.n_rows
             self.flops[index] += self._stack.cost.layer(len(places), n_keys, n_wanted)
             if watch is not None:
                 self.flops[index] += self._stack.cost.scores(len(watch.at), self._buffer.n_rows)
-        return RowAttention(self._buffer, layer, present, watches, self._eager), n_wanted
+        return RowAttention(self._buffer, layer, present, watches, self._eager, self._clock), n_wanted
 
     def shown_by_layer(self) -> list[Tensor]:
         """Return, by layer, which rows of the buffer are seen by rows that come after the prompt (b, n_rows)."""
@@ -107,6 +115,7 @@ class Stream:
 
     def _arrange(self, active: Sequence[np.ndarray], shown: Sequence[np.ndarray]) -> None:
         """Work out positions and mask for the rows that there are now."""
+        self._known_watches.clear()
         device, most = self.x.device, self.x.shape[1]
         alike = all(np.array_equal(active[0], rows) for rows in active[1:])
         table = np.full((1 if alike else len(active), most), self._buffer.spare)
@@ -132,15 +141,22 @@ class Stream:
             if rows is None:
                 found.append(None)
                 continue
-            rows = rows[rows < self._given]  # places for rows that come after the prompt hold nothing yet
-            places = self._places[index]
-            at = torch.from_numpy(np.searchsorted(places, rows) + self.x.shape[1] - len(places)).to(self.x.device)
-            position = torch.from_numpy(np.asarray(rows)).to(self.x.device)[None]
-            keys = torch.arange(self._buffer.n_rows, device=self.x.device)[None]
-            shown = self._visible[index : index + 1]
-            mask = additive(visible_keys(position, keys, shown, self._layout.bidirectional), torch.float32)
-            found.append(_Watch(at, mask))
+            key = (index, rows.tobytes())
+            if key not in self._known_watches:
+                with self._clock.stage("gate"):
+                    self._known_watches[key] = self._watch(index, rows)
+            found.append(self._known_watches[key])
         return found
+
+    def _watch(self, index: int, rows: np.ndarray) -> "_Watch":
+        rows = rows[rows < self._given]  # places for rows that come after the prompt hold nothing yet
+        places, device = self._places[index], self.x.device
+        at = torch.from_numpy(np.searchsorted(places, rows) + self.x.shape[1] - len(places)).to(device)
+        position = torch.from_numpy(np.asarray(rows)).to(device)[None]
+        keys = torch.arange(self._buffer.n_rows, device=device)[None]
+        shown = self._visible[index : index + 1]
+        mask = additive(visible_keys(position, keys, shown, self._layout.bidirectional), torch.float32)
+        return _Watch(at, int(at.min()), mask)
 
     def _merge(self, index: int, merge: Merge) -> None:
         """Overwrite rows by weighted means of rows, in the hidden stream."""
@@ -160,6 +176,8 @@ class Stream:
 class _Watch:
     at: Int[Tensor, " rows"]
     """Where the watched rows are in the stream."""
+    first: int
+    """The first of these places."""
     mask: Float[Tensor, "1 1 rows n_rows"]
 
 
@@ -191,9 +209,10 @@ class RowAttention:
         present: Present,
         watches: Sequence[_Watch | None] = (),
         eager: bool = False,
+        clock: StageClock | None = None,
     ) -> None:
         self._buffer, self._layer, self._present = buffer, layer, present
-        self._watches, self._eager = watches, eager
+        self._watches, self._eager, self._clock = watches, eager, clock
         self.found: list[Float[Tensor, "rows n_rows"] | None] = [None] * len(watches)
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -201,11 +220,10 @@ class RowAttention:
         rows, mask, n_queries = self._present.rows, self._present.mask, query.shape[2]
         first = key.shape[2] - n_queries
         self._buffer.write(self._layer, rows, key, value, self._present.whole)
-        for index, watch in enumerate(self._watches):
-            if watch is not None:
-                every, _ = self._buffer.all_rows(self._layer)
-                one = slice(index, index + 1)
-                self.found[index] = attention_of(query[one, :, watch.at - first], every[one], watch.mask)[0]
+        if any(self._watches):
+            assert self._clock is not None
+            with self._clock.stage("gate"):
+                self._harvest(query, first)
         causal = mask is None and self._present.causal
         if mask is not None:
             key, value, mask = *self._buffer.all_rows(self._layer), mask[:, :, first:]
@@ -216,3 +234,11 @@ class RowAttention:
             return attended_eagerly(query, key, value, mask, causal)
         shared = query.shape[1] != key.shape[1]
         return F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal, enable_gqa=shared)
+
+    def _harvest(self, query: Tensor, first: int) -> None:
+        """Keep the attention of the watched rows; `first` is the place of the first query in the stream."""
+        every, _ = self._buffer.all_rows(self._layer)
+        for index, watch in enumerate(self._watches):
+            if watch is not None:
+                one = slice(index, index + 1)
+                self.found[index] = attention_of(query[one, :, watch.at - first], every[one], watch.mask)[0]

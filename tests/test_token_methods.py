@@ -425,3 +425,30 @@ def test_an_episode_in_which_a_rule_raises_is_an_error_and_the_next_one_is_whole
     record = run_episode(PictureEnv(), contestant, TASK, Cell(0, 1, 0), protocol)
     assert record.outcome is Outcome.TIMEOUT
     assert record.queries[0].cache["full_because"] == "first"
+
+
+@pytest.mark.parametrize("spec", ["full", "random:0.6", "fastv:0.5", "vla-cache", "keyframe:3+refresh:4"])
+@pytest.mark.parametrize("kind", [ReferencePolicy, AutoregressivePolicy])
+def test_policies_that_share_weights_answer_together_as_each_would_alone(spec: str, kind: type, weights: str) -> None:
+    """Seats begin at different times, drop out, come back and hold different instructions."""
+    base, method = kind(weights), registry.method(spec)
+    attending = [[0], [0, 1], [2, 0, 1], [0, 2], [1, 2], [0, 1, 2], [2, 1, 0], [1]]
+    sentences = ["open the drawer", "close the drawer", "open the top drawer"]
+    worlds = []
+    for seat in range(3):
+        env = PictureEnv()
+        worlds.append((env, env.reset(options={"init_state": seat})[0]))
+    seats, alone = ([method.apply(base.seat()) for _ in range(3)] for _ in "ab")
+    for policy in (*seats, *alone):
+        policy.reset(TASK, seats.index(policy) if policy in seats else alone.index(policy))
+    for present in attending:
+        shown = [worlds[seat][1] | {"instruction": sentences[seat]} for seat in present]
+        together = base.act_together([seats[seat] for seat in present], shown)
+        for seat, obs, answer in zip(present, shown, together, strict=True):
+            single = alone[seat].act(obs)
+            np.testing.assert_allclose(answer.actions, single.actions, rtol=0, atol=1e-5)
+            assert answer.cache == single.cache
+            assert answer.rows_computed == single.rows_computed
+            assert answer.flops >= single.flops  # under one mask with others, what they see is multiplied, too
+            env = worlds[seat][0]
+            worlds[seat] = (env, env.step(single.actions[0])[0])

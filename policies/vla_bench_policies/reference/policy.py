@@ -1,6 +1,7 @@
 """The reference VLA as the benchmark's policy."""
 
 import copy
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -100,47 +101,80 @@ class ReferencePolicy:
         """Forget the last episode; the model's own answers are not random, a rule may be."""
         self._cache.reset(0, seed)
 
-    @torch.inference_mode()
     def act(self, obs: Observation) -> ActionChunk:
         """Return the first `execute` actions of the model's answer.
 
         Raises:
             UnfitObservationError: If the observation lacks a camera or has images of another size.
         """
+        return self.act_together([self], [obs])[0]
+
+    def seat(self) -> "ReferencePolicy":
+        """Return a policy with the same weights that remembers nothing yet, and remembers for itself."""
+        return self.with_rule(CacheRule())
+
+    def act_together(
+        self, seats: Sequence["ReferencePolicy"], observations: Sequence[Observation]
+    ) -> list[ActionChunk]:
+        """Return the answers of several policies of these weights, each to its own observation; times are of all.
+
+        Prompts of equal length are computed as one batch, in which rounding differs from one by one.
+
+        Raises:
+            UnfitObservationError: If an observation lacks a camera or has images of another size.
+        """
+        lengths = [len(self._encoded(obs["instruction"])[0]) for obs in observations]
+        answers: dict[int, ActionChunk] = {}
+        for length in dict.fromkeys(lengths):
+            alike = [index for index, found in enumerate(lengths) if found == length]
+            batch = self._batch([seats[index] for index in alike], [observations[index] for index in alike])
+            answers |= dict(zip(alike, batch, strict=True))
+        return [answers[index] for index in range(len(seats))]
+
+    @torch.inference_mode()
+    def _batch(self, seats: Sequence["ReferencePolicy"], observations: Sequence[Observation]) -> list[ActionChunk]:
+        """Return the answers to prompts of equal length."""
+        cache = seats[0]._cache if len(seats) == 1 else TokenCache.joint([seat._cache for seat in seats])
         clock = StageClock(self._device)
         with clock.stage("preprocess"):
-            frames = self._frames(obs)
-            images = torch.from_numpy(frames).to(self._device).permute(0, 3, 1, 2).float()[None]
-            tokens, proprio = self._encoded(obs["instruction"]), np.array(obs["proprio"], dtype=np.float32)
-            state = self._checkpoint.states.normalise(torch.from_numpy(proprio).to(self._device))[None]
+            frames = np.stack([self._frames(obs) for obs in observations])
+            images = torch.from_numpy(frames).to(self._device).permute(0, 1, 4, 2, 3).float()
+            tokens = torch.cat([self._encoded(obs["instruction"]) for obs in observations])
+            proprio = np.array([obs["proprio"] for obs in observations], dtype=np.float32)
+            state = self._checkpoint.states.normalise(torch.from_numpy(proprio).to(self._device))
         with clock.stage("vision"):
             visual = self._model.see(images)
         with clock.stage("prefill"):
             x = self._model.rows(self._model.prompt(visual, tokens, state), self.head)
             layout = self._model.layout(tokens.shape[1], self.head)
             n_wanted = self._model.config.chunk if self.head == "oft" else 1
-            tail = self._cache.step(x, layout, [Seen(frames, proprio, obs["instruction"])], n_wanted, clock)
+            prompts = [obs["instruction"] for obs in observations]
+            seen = [Seen(*one) for one in zip(frames, proprio, prompts, strict=True)]
+            tail = cache.step(x, layout, seen, n_wanted, clock)
         with clock.stage("postprocess"):
-            actions = self._finished(self._answer(tail, layout.proprio, clock))
-        (done,) = self._cache.reports
-        return ActionChunk(
-            actions,
-            rows_computed=done.rows_per_layer[0] + layout.n_rows - x.shape[1],  # and those decoded one by one
-            rows_reused=done.rows_reused,
-            flops=self._outside_flops(tokens.shape[1]) + done.flops + self._cache.flops_extended,
-            stages_ms=clock.laps_ms(),
-            cache=done.to_dict(),
-            fates=dict(zip(self._model.config.cameras, layout.by_view(done.fates), strict=True)),
-        )
+            actions = self._finished(self._answer(cache, tail, layout.proprio, clock))
+        laps_ms, extended = clock.laps_ms(), cache.flops_extended
+        return [
+            ActionChunk(
+                one,
+                rows_computed=done.rows_per_layer[0] + layout.n_rows - x.shape[1],  # and those decoded one by one
+                rows_reused=done.rows_reused,
+                flops=self._outside_flops(tokens.shape[1]) + done.flops + extended,
+                stages_ms=laps_ms,
+                cache=done.to_dict(),
+                fates=dict(zip(self._model.config.cameras, layout.by_view(done.fates), strict=True)),
+            )
+            for one, done in zip(actions, cache.reports, strict=True)
+        ]
 
     def synchronize(self) -> None:
         """Wait for the GPU, if there is one."""
         if self._device.type == "cuda":
             torch.cuda.synchronize()
 
-    def _answer(self, tail: Tensor, last_row: int, clock: StageClock) -> Tensor:
-        """Return normalised actions (n, action) from the hidden states behind the visual rows."""
-        return self._model.chunk_head(tail[0])[: self._execute]
+    def _answer(self, cache: TokenCache, tail: Tensor, last_row: int, clock: StageClock) -> Tensor:
+        """Return normalised actions (b, n, action) from the hidden states behind the visual rows."""
+        return self._model.chunk_head(tail)[:, : self._execute]
 
     def _outside_flops(self, n_text: int) -> int:
         """Return the operations of a query outside of the decoder."""
@@ -171,7 +205,7 @@ class ReferencePolicy:
         """Return actions in the environment's units, the gripper's command as a decision."""
         spec = self.action_spec
         restored = self._checkpoint.actions.restore(actions).clamp(spec.low, spec.high).cpu().numpy()
-        restored[:, GRIPPER] = np.where(restored[:, GRIPPER] > 0, spec.high, spec.low)
+        restored[..., GRIPPER] = np.where(restored[..., GRIPPER] > 0, spec.high, spec.low)
         return restored
 
 
@@ -184,14 +218,14 @@ class AutoregressivePolicy(ReferencePolicy):
         """Load a checkpoint; see `ReferencePolicy`."""
         super().__init__(weights, execute=1, device=device)
 
-    def _answer(self, tail: Tensor, last_row: int, clock: StageClock) -> Tensor:
+    def _answer(self, cache: TokenCache, tail: Tensor, last_row: int, clock: StageClock) -> Tensor:
         size, hidden = self._model.config.action_size, tail[:, -1]
         with clock.stage("decode"):
             bins = [self._model.bin_of(0, hidden)]
             for entry in range(size - 1):
-                hidden = self._cache.extend(self._model.token(entry, bins[-1]), last_row + 1 + entry)
+                hidden = cache.extend(self._model.token(entry, bins[-1]), last_row + 1 + entry)
                 bins.append(self._model.bin_of(entry + 1, hidden))
-        return from_bins(torch.stack(bins, dim=1))
+        return from_bins(torch.stack(bins, dim=1))[:, None]
 
 
 def find(weights: str) -> Path:

@@ -1,5 +1,7 @@
 """Keys and values at fixed places, one a row, and how many steps ago each was computed."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Int
@@ -15,11 +17,36 @@ class KeyValueBuffer:
     One place more than there are rows takes what the padding of a ragged batch writes; nobody sees it.
     """
 
-    def __init__(self, n_layers: int, batch: int, heads: int, n_rows: int, head_width: int, like: Tensor) -> None:
-        """Allocate zeros in the type and on the device of `like`."""
-        self.keys = like.new_zeros(n_layers, batch, heads, n_rows + 1, head_width)
-        self.values = torch.zeros_like(self.keys)
-        self.n_rows = n_rows
+    def __init__(self, keys: Tensor, values: Tensor, whole: "KeyValueBuffer | None" = None) -> None:
+        """Take tensors (layers, batch, heads, rows + 1, head_width); `whole` is the buffer of which they are a part."""
+        self.keys, self.values, self._whole = keys, values, whole
+        self.n_rows = keys.shape[3] - 1
+
+    @classmethod
+    def empty(cls, n_layers: int, heads: int, n_rows: int, head_width: int, like: Tensor) -> "KeyValueBuffer":
+        """Return zeros for one prompt, in the type and on the device of `like`."""
+        keys = like.new_zeros(n_layers, 1, heads, n_rows + 1, head_width)
+        return cls(keys, torch.zeros_like(keys))
+
+    @staticmethod
+    def joined(parts: "Sequence[KeyValueBuffer]") -> "KeyValueBuffer":
+        """Return a buffer for all prompts; parts of one that was joined in this order are not copied again."""
+        whole = parts[0]._whole
+        if len(parts) == 1:
+            return parts[0]
+        if whole is not None and whole.keys.shape[1] == len(parts):
+            starts = [part.keys.data_ptr() for part in parts]
+            if starts == [whole.keys[:, index].data_ptr() for index in range(len(parts))]:
+                return whole
+        keys, values = ([part.keys for part in parts], [part.values for part in parts])
+        return KeyValueBuffer(torch.cat(keys, 1), torch.cat(values, 1))
+
+    def parts(self) -> "list[KeyValueBuffer]":
+        """Return a view of each prompt's."""
+        if self.keys.shape[1] == 1:
+            return [self]
+        pairs = zip(self.keys.split(1, 1), self.values.split(1, 1), strict=True)
+        return [KeyValueBuffer(keys, values, self) for keys, values in pairs]
 
     @property
     def spare(self) -> int:

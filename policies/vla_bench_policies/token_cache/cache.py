@@ -34,10 +34,16 @@ class TokenCache:
         self._stack = stack
         self._lanes = [Lane(rule, stack.n_layers) for rule in rules]
         self._buffer: KeyValueBuffer | None = None
-        self._layout: RowLayout | None = None
         self._decoding: list[Tensor] = []
         self.flops_extended = 0
         """Operations for each environment of the rows that came after the last step."""
+
+    @classmethod
+    def joint(cls, caches: "Sequence[TokenCache]") -> "TokenCache":
+        """Return a cache that steps all environments of some caches of one decoder together; they keep what it does."""
+        together = cls(caches[0]._stack, [])
+        together._lanes = [lane for cache in caches for lane in cache._lanes]
+        return together
 
     @property
     def reports(self) -> list[CacheReport]:
@@ -97,9 +103,8 @@ class TokenCache:
         return self._stack.norm(hidden)[:, 0]
 
     def _step(self, x: Tensor, layout: RowLayout, seen: Sequence[Seen], n_wanted: int, clock: StageClock) -> Tensor:
-        self._prepare(x, layout)
-        assert self._buffer is not None
         self.flops_extended = 0
+        self._buffer = self._joined(x, layout)
         steps = [
             lane.look(one, layout, rows, self._stack, clock)
             for lane, one, rows in zip(self._lanes, seen, x, strict=True)
@@ -128,11 +133,11 @@ class TokenCache:
         self._decoding = stream.shown_by_layer()
         return self._stack.norm(stream.x[:, -n_wanted:])
 
-    def _prepare(self, x: Tensor, layout: RowLayout) -> None:
-        """Make room if the layout is new, and forget what had its places in another one."""
-        if layout == self._layout:
-            return
-        stack, self._layout = self._stack, layout
-        self._buffer = KeyValueBuffer(stack.n_layers, len(x), stack.kv_heads, layout.n_rows, stack.head_width, x)
+    def _joined(self, x: Tensor, layout: RowLayout) -> KeyValueBuffer:
+        """Return one buffer for all lanes, of which each has its part from now on."""
         for lane in self._lanes:
-            lane.enter(layout)
+            lane.enter(layout, self._stack, x)
+        buffer = KeyValueBuffer.joined([lane.buffer for lane in self._lanes if lane.buffer is not None])
+        for lane, part in zip(self._lanes, buffer.parts(), strict=True):
+            lane.buffer = part
+        return buffer

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from vla_bench_policies.token_cache.buffer import NEVER, Ledger
+from vla_bench_policies.token_cache.buffer import NEVER, KeyValueBuffer, Ledger
 from vla_bench_policies.token_cache.clock import StageClock
 from vla_bench_policies.token_cache.decoder import DecoderStack
 from vla_bench_policies.token_cache.layout import RowLayout
@@ -48,6 +48,8 @@ class Lane:
         self.watched: dict[int, Int[np.ndarray, " rows"]] = {}
         self.plan = RowPlan.full(0, n_layers)
         self.report: CacheReport | None = None
+        self.layout: RowLayout | None = None
+        self.buffer: KeyValueBuffer | None = None
         self.forget()
 
     def begin(self, seed: int) -> None:
@@ -66,9 +68,13 @@ class Lane:
         self._gate_flops = 0
         self._warned = False
 
-    def enter(self, layout: RowLayout) -> None:
-        """Begin anew in another layout."""
+    def enter(self, layout: RowLayout, stack: DecoderStack, like: Tensor) -> None:
+        """Begin anew if the layout is another one: what was remembered had its places in the old one."""
+        if layout == self.layout:
+            return
         self.forget()
+        self.layout = layout
+        self.buffer = KeyValueBuffer.empty(stack.n_layers, stack.kv_heads, layout.n_rows, stack.head_width, like)
         self.watched = self.rule.watched(layout, self.n_layers)
 
     def look(self, seen: Seen, layout: RowLayout, rows: Tensor, stack: DecoderStack, clock: StageClock) -> Step:

@@ -151,8 +151,9 @@ class ReferencePolicy:
             prompts = [obs["instruction"] for obs in observations]
             seen = [Seen(*one) for one in zip(frames, proprio, prompts, strict=True)]
             tail = cache.step(x, layout, seen, n_wanted, clock)
+        answered = self._answer(cache, tail, layout.proprio, clock)
         with clock.stage("postprocess"):
-            actions = self._finished(self._answer(cache, tail, layout.proprio, clock))
+            actions = self._finished(answered)
         laps_ms, extended = clock.laps_ms(), cache.flops_extended
         return [
             ActionChunk(
@@ -174,7 +175,8 @@ class ReferencePolicy:
 
     def _answer(self, cache: TokenCache, tail: Tensor, last_row: int, clock: StageClock) -> Tensor:
         """Return normalised actions (b, n, action) from the hidden states behind the visual rows."""
-        return self._model.chunk_head(tail)[:, : self._execute]
+        with clock.stage("postprocess"):
+            return self._model.chunk_head(tail)[:, : self._execute]
 
     def _outside_flops(self, n_text: int) -> int:
         """Return the operations of a query outside of the decoder."""

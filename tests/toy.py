@@ -8,7 +8,8 @@ import hashlib
 import os
 import signal
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import gymnasium
@@ -40,6 +41,10 @@ class ToySuite:
     """Task and initial state of the episodes that raise in their third step."""
     kills_at: set[tuple[int, int]] = field(default_factory=set)
     """Task and initial state of the episodes that kill the process in their third step."""
+    hangs_once: str = ""
+    """File that makes the next third step hang, once: it is removed then."""
+    kills_once: str = ""
+    """File that makes the next third step kill its process, once."""
     physics: str = "v1"
     """Stands for what a fingerprint would find."""
 
@@ -119,6 +124,10 @@ class ToyEnv(gymnasium.Env[Observation, np.ndarray]):
     def _fail_if_told(self) -> None:
         if self._n_steps == FAULT_STEP and self._cell in self.suite.raises_at:
             raise RuntimeError(f"the toy was told to break at {self._cell}")
+        if self._n_steps == FAULT_STEP and _taken(self.suite.hangs_once):
+            time.sleep(600)
+        if self._n_steps == FAULT_STEP and _taken(self.suite.kills_once):
+            os.kill(os.getpid(), signal.SIGKILL)
         if self._n_steps == FAULT_STEP and self._cell in self.suite.kills_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -131,6 +140,15 @@ class ToyEnv(gymnasium.Env[Observation, np.ndarray]):
         self.drawn.append(camera)
         shade = np.clip(255 * self._position[self.protocol.cameras.index(camera)], 0, 255)
         return np.full((self.protocol.image_size, self.protocol.image_size, 3), shade, np.uint8)
+
+
+def _taken(path: str) -> bool:
+    """Say whether there is such a file; the first who asks takes it away."""
+    try:
+        Path(path or "/nowhere").unlink()
+    except OSError:
+        return False
+    return True
 
 
 class _LazyImages(dict[str, Any]):
@@ -177,5 +195,36 @@ class ToyPolicy:
         pass
 
 
+@dataclass
+class SharedToy(ToyPolicy):
+    """A toy that answers several environments at once; it notes how many, and fails when a file tells it to."""
+
+    name: str = "toy-shared"
+    batches: str = ""
+    """File that gets the size of every batch."""
+    kills_once: str = ""
+    """File that makes the next batch kill its process, once."""
+    hangs_once: str = ""
+    """File that makes the next batch hang, once."""
+    raises_once: str = ""
+    """File that makes the next batch raise, once."""
+
+    def seat(self) -> "SharedToy":
+        return replace(self)
+
+    def act_together(self, seats, observations) -> list[ActionChunk]:
+        if _taken(self.kills_once):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if _taken(self.hangs_once):
+            time.sleep(600)
+        if _taken(self.raises_once):
+            raise RuntimeError("the toy was told to raise")
+        if self.batches:
+            with Path(self.batches).open("a") as stream:
+                stream.write(f"{len(seats)}\n")
+        return [seat.act(obs) for seat, obs in zip(seats, observations, strict=True)]
+
+
 vla_bench.register("suite", "toy@1", TOY)
+vla_bench.register("policy", "toy-shared", SharedToy)
 vla_bench.register("policy", "toy", ToyPolicy)

@@ -18,6 +18,7 @@ from vla_bench.compare import forecast
 from vla_bench.errors import OptionError, VlaBenchError
 from vla_bench.figures import command as figure
 from vla_bench.leaderboard import command as leaderboard
+from vla_bench.parallel.crew import CrewOptions
 from vla_bench.plan import RunPlan
 from vla_bench.replay import command as replay
 from vla_bench.submission import command as submission
@@ -51,12 +52,25 @@ class Run:
     results: Path = RESULTS
     """Directory under which the run gets a directory of its own, named by the plan's hash."""
 
+    workers: int = 1
+    """Environments that play at once, each in a process; more than one needs --no-timed."""
+
+    share: bool | None = None
+    """Whether one process holds the policy and answers all workers in batches, in which rounding differs from one by
+    one; by default if the policy can be shared. Otherwise every worker loads it."""
+
+    stall_s: float = CrewOptions.stall_s
+    """Seconds without a control step or an answer after which a worker or the policy counts as hung and is replaced."""
+
     def run(self) -> int:
         """Play what is missing, then print and write the summary."""
         plan = self.plan.resolve()
+        if self.workers < 1 or self.stall_s <= 0:
+            raise OptionError("--workers and --stall-s", (self.workers, self.stall_s), "positive numbers")
+        crew = None if self.workers == 1 else CrewOptions(self.workers, self.share, self.stall_s)
         directory = self.results / plan.id
         print(f"{plan.n_episodes} episodes of {plan.suite.name} ({plan.protocol}) in {directory}", file=sys.stderr)
-        records = runner.run(plan, directory)
+        records = runner.run(plan, directory, crew=crew)
         print(table.written(tables.load(directory), directory / table.NAME))
         failed = [record for record in records if record.error]
         for record in failed[:5]:

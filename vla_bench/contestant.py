@@ -66,11 +66,14 @@ class Contestant:
     division: str = ""
     """What the method gives up or needs, a `Division`; empty if nobody has said."""
 
+    timed: bool = True
+    """Whether its times mean anything: not where other work runs beside it."""
+
     @classmethod
-    def of(cls, method: str, policy: Policy) -> "Contestant":
+    def of(cls, method: str, policy: Policy, timed: bool = True) -> "Contestant":
         """Return a policy under the method of a specification."""
         made = registry.method(method)
-        return cls(method, made.apply(policy), division=str(registry.division(made)))
+        return cls(method, made.apply(policy), division=str(registry.division(made)), timed=timed)
 
     def check(self, task: Task) -> None:
         """Refuse a policy whose actions mean something else than the task's.
@@ -101,7 +104,8 @@ class Contestant:
             raise ValueError(f"{found}; expected (n >= 1, size)")
         times_ns = (observed - asked, end - start, perf_counter_ns() - asked)
         self.n_queries += 1
-        return Answer(chunk, *(ns * 1e-6 for ns in times_ns), is_warmup=self.n_queries <= WARMUP_QUERIES)
+        left_out = not self.timed or self.n_queries <= WARMUP_QUERIES
+        return Answer(chunk, *(ns * 1e-6 for ns in times_ns), is_warmup=left_out)
 
 
 def _finite(ms: float, stage: str) -> float:

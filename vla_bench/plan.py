@@ -39,6 +39,10 @@ class RunPlan:
     seed: int = 0
     """Seeds the policy, the methods, and the order in which the methods take their turns."""
 
+    timed: bool = True
+    """Whether latency is measured: nothing else runs then. A plan that is not timed measures success alone, and may be
+    played by several workers at once."""
+
     def resolve(self) -> "ResolvedPlan":
         """Return the plan with every name checked and every default spelled out.
 
@@ -57,7 +61,8 @@ class RunPlan:
         methods = checked_methods(self.methods)
         if self.seed < 0:
             raise OptionError("--seed", self.seed, "an integer of at least 0")
-        return ResolvedPlan(suite, protocols[name], self._chosen(suite), self.policy, methods, self.episodes, self.seed)
+        tasks = self._chosen(suite)
+        return ResolvedPlan(suite, protocols[name], tasks, self.policy, methods, self.episodes, self.seed, self.timed)
 
     def _chosen(self, suite: Suite) -> tuple[Task, ...]:
         tasks = suite.tasks()
@@ -80,6 +85,7 @@ class ResolvedPlan:
     methods: tuple[str, ...]
     episodes: int
     seed: int
+    timed: bool = True
 
     def to_dict(self) -> dict[str, object]:
         """Return what is hashed and written beside the results."""
@@ -91,6 +97,7 @@ class ResolvedPlan:
             "methods": list(self.methods),
             "episodes": self.episodes,
             "seed": self.seed,
+            **({} if self.timed else {"timed": False}),
         }
 
     @property

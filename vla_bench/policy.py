@@ -1,5 +1,6 @@
 """What a policy is, what it answers, and how a method makes it cheaper."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any, Protocol, runtime_checkable
@@ -113,6 +114,19 @@ class PrivilegedPolicy(Policy, Protocol):
 
     def attach(self, env: Any) -> None:
         """Take the environment whose state will be read; called once, before the first `reset`."""
+        ...
+
+
+@runtime_checkable
+class SharedPolicy(Policy, Protocol):
+    """A policy whose weights can serve several environments at once, each with what it remembers of its own."""
+
+    def seat(self) -> "SharedPolicy":
+        """Return a policy with the same weights that remembers nothing yet, and remembers for itself."""
+        ...
+
+    def act_together(self, seats: Sequence[Any], observations: Sequence[Observation]) -> list[ActionChunk]:
+        """Return the answers of several seats of these weights, each to its own observation, as one batch."""
         ...
 
 

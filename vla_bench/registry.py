@@ -34,6 +34,18 @@ def register(kind: Literal["suite", "policy", "method"], name: str, item: Any) -
     suites.cache_clear()
 
 
+def registered(policy: str, methods: tuple[str, ...]) -> dict[tuple[str, str], Any]:
+    """Return what `register` has added of a policy and some methods, for another process to register as well."""
+    wanted = {("policy", policy.strip().partition(":")[0])}
+    wanted |= {("method", part.strip().partition(":")[0]) for spec in methods for part in spec.split("+")}
+    return {key: item for key, item in _registered.items() if key in wanted}
+
+
+def take(items: Mapping[tuple[str, str], Any]) -> None:
+    """Register what `registered` has returned in another process."""
+    _registered.update(items)
+
+
 def register_environments() -> None:
     """Make every installed environment known to Gymnasium; done by `import vla_bench`, starts no simulator."""
     for entry in entry_points(group=GYMNASIUM_GROUP):

@@ -61,6 +61,7 @@ def run_episode(
         error=error,
         attempt=attempt,
         division=contestant.division,
+        timed=contestant.timed,
     )
 
 

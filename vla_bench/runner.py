@@ -2,13 +2,15 @@
 
 import logging
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
 from vla_bench import journal, provenance, registry
 from vla_bench.contestant import Contestant
-from vla_bench.errors import RunAbortedError
+from vla_bench.errors import OptionError, RunAbortedError
+from vla_bench.parallel.crew import Crew, CrewOptions
 from vla_bench.plan import ResolvedPlan
 from vla_bench.policy import Policy, PrivilegedPolicy
 from vla_bench.rollout import run_episode
@@ -20,7 +22,9 @@ MAX_ERRORS_IN_A_ROW = 3
 """Episodes that may raise one after the other before the run stops: then nothing works."""
 
 
-def run(plan: ResolvedPlan, directory: Path, show_progress: bool | None = None) -> list[EpisodeRecord]:
+def run(
+    plan: ResolvedPlan, directory: Path, show_progress: bool | None = None, crew: CrewOptions | None = None
+) -> list[EpisodeRecord]:
     """Play every episode of the plan that `directory` does not hold yet, and return the latest attempt of each.
 
     Interrupt it at any moment: run it again and it goes on, with at most the episode in flight to repeat.
@@ -29,11 +33,17 @@ def run(plan: ResolvedPlan, directory: Path, show_progress: bool | None = None) 
         plan: What to play.
         directory: Where the journal and the provenance lie; made if missing.
         show_progress: Whether to draw a progress bar on standard error; None draws it on a terminal only.
+        crew: How several processes play a plan that is not timed; None plays it in this one.
 
     Raises:
+        OptionError: If several workers are wanted for a timed plan.
+        CannotWorkError: If a worker cannot make its environment or policy.
         ResumeError: If the directory holds episodes of another plan or of other conditions.
         RunAbortedError: After three errors in a row.
     """
+    if plan.timed and crew is not None:
+        expected = "1 for a timed plan, in which nothing may run beside: add --no-timed to measure success alone"
+        raise OptionError("--workers", crew.workers, expected)
     with journal.writing(directory) as pages:
         provenance.check_plan(directory, plan.to_dict())
         records = journal.read(directory)
@@ -46,7 +56,8 @@ def run(plan: ResolvedPlan, directory: Path, show_progress: bool | None = None) 
         )
         with bar:
             if todo:
-                records += _play(plan, directory, pages, todo, Counter(record.key for record in records), bar)
+                play = _play if crew is None else partial(_play_together, crew)
+                records += play(plan, directory, pages, todo, Counter(record.key for record in records), bar)
     return journal.latest(records)
 
 
@@ -65,7 +76,7 @@ def _play(
     bar: tqdm,
 ) -> list[EpisodeRecord]:
     policy = registry.policy(plan.policy)
-    contestants = {method: Contestant.of(method, policy) for method in plan.methods}
+    contestants = {method: Contestant.of(method, policy, plan.timed) for method in plan.methods}
     tasks = {task.index: task for task in plan.tasks}
     for contestant in contestants.values():
         contestant.check(plan.tasks[0])
@@ -86,6 +97,34 @@ def _play(
             _stop_if_nothing_works(played)
     finally:
         env.close()
+    return played
+
+
+def _play_together(
+    options: CrewOptions,
+    plan: ResolvedPlan,
+    directory: Path,
+    pages: journal.Journal,
+    todo: list[tuple[Cell, str]],
+    attempts: Counter,
+    bar: tqdm,
+) -> list[EpisodeRecord]:
+    played: list[EpisodeRecord] = []
+
+    def done(record: EpisodeRecord) -> None:
+        pages.append(record)
+        played.append(record)
+        if not record.is_broken:
+            bar.update()
+        _stop_if_nothing_works(played)
+
+    bar.set_description("fingerprint of physics and pixels")
+    physics = plan.suite.fingerprint(plan.protocol)
+    with Crew(plan, options).at_work() as crew:
+        found = provenance.conditions(str(plan.protocol), crew.fingerprint, physics)
+        provenance.write(directory, plan.to_dict(), found)
+        bar.set_description(f"{options.workers} workers")
+        crew.play(todo, attempts, done)
     return played
 
 

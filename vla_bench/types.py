@@ -147,7 +147,8 @@ class Query:
     """First query of its episode, in which caches are filled."""
 
     is_warmup: bool
-    """Among the first queries of this method in its process; left out of latency figures."""
+    """Among the first queries of this method in its process, or of an episode that is not timed; left out of latency
+    figures."""
 
     rows_computed: int | None = None
     """Token rows that went through the decoder, if the policy counts them."""
@@ -201,6 +202,9 @@ class EpisodeRecord:
 
     division: str = ""
     """What the method gives up or needs, a `Division`; empty in records from before it was written down."""
+
+    timed: bool = True
+    """Whether its times mean anything; those of a plan that measures success alone are in no latency figure."""
 
     @property
     def key(self) -> tuple[str, Cell]:

@@ -104,7 +104,7 @@ def from_results(plan: ResolvedPlan, results: Results) -> dict[str, Pace]:
     runs = results.runs[
         (results.runs["processor"] == here["processor"]) & (results.runs["accelerator"] == here["accelerator"])
     ]
-    episodes = episodes[episodes["run"].isin(runs["run"])]
+    episodes = episodes[episodes["run"].isin(runs["run"]) & episodes["timed"]]
     return {str(method): _seen(own, results.queries) for method, own in episodes.groupby("method") if len(own)}
 
 

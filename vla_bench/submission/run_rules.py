@@ -88,13 +88,17 @@ def _ends_by_the_horizon(run: PackedRun) -> Iterator[str]:
 
 
 def _warms_up_once_a_session(run: PackedRun) -> Iterator[str]:
-    """The first 20 queries of a method in a process are warm-up, and no others.
+    """The first 20 queries of a method in a process are warm-up, and no others; all, of an episode that is not timed.
 
     An episode that ended in an error may have lost its last query, so that a warm-up looks shorter by one.
     """
     by_method: dict[str, list[bool]] = defaultdict(list)
     for record in run.records:
         flags = [query.is_warmup for query in record.queries]
+        if not record.timed:
+            if not all(flags):
+                yield f"{place(record)}: is not timed, and has queries that say they are"
+            continue
         if any(late and not early for early, late in pairwise(flags)):
             yield f"{place(record)}: warms up in the middle of an episode"
         by_method[record.method].extend(flags)

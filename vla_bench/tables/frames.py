@@ -75,8 +75,9 @@ def read_exported(directory: Path) -> Results:
         if not path.exists():
             raise NoResultsError(path, "does not exist")
     results = Results(*(pd.read_parquet(path) for path in paths))
-    if "division" not in results.episodes:  # exported before it was written down
-        results.episodes["division"] = ""
+    for column, unsaid in (("division", ""), ("timed", True)):
+        if column not in results.episodes:  # exported before it was written down
+            results.episodes[column] = unsaid
     return results
 
 
@@ -123,11 +124,12 @@ def _episode_row(run: str, record: EpisodeRecord) -> dict[str, object]:
         "n_steps": record.n_steps,
         "n_queries": len(record.queries),
         "policy_ms_per_step": sum(query.policy_ms for query in timed) / steps if steps else np.nan,
-        "policy_ms_total": sum(query.policy_ms for query in record.queries),
+        "policy_ms_total": sum(query.policy_ms for query in record.queries) if record.timed else np.nan,
         "path_m": record.path_m,
         "jerk": record.jerk,
         "wall_s": record.wall_s,
         "attempt": record.attempt,
+        "timed": record.timed,
         "init_state_sha256": record.init_state_sha256,
         "protocol": record.protocol,
         "error": record.error,

@@ -49,7 +49,7 @@ def _success(own: pd.DataFrame) -> dict[str, object]:
         "errors": len(own) - len(valid),
         **interval_columns("success", rate),
         "steps_to_success": valid.loc[valid["success"], "n_steps"].median(),
-        "policy_ms_per_success": valid["policy_ms_total"].sum() / successes if successes else np.nan,
+        "policy_ms_per_success": valid["policy_ms_total"].sum(skipna=False) / successes if successes else np.nan,
         "queries_per_step": valid["n_queries"].sum() / max(valid["n_steps"].sum(), 1),
     }
 

@@ -9,6 +9,8 @@ LEGEND = (
 )
 """What stands under a summary."""
 
+UNTIMED = "\n-, nan: not timed, as in a plan with --no-timed, or too few queries"
+
 
 def to_text(summary: pd.DataFrame) -> str:
     """Return the summary as a person reads it: a block for every suite and policy, intervals in brackets."""
@@ -18,7 +20,7 @@ def to_text(summary: pd.DataFrame) -> str:
         f"{suite}, policy {policy}\n{shown(group).to_string(index=False)}"
         for (suite, policy), group in summary.groupby(["suite", "policy"], sort=False)
     ]
-    return "\n\n".join([*blocks, LEGEND])
+    return "\n\n".join([*blocks, LEGEND + (UNTIMED if (summary["timed_queries"] == 0).any() else "")])
 
 
 def shown(group: pd.DataFrame) -> pd.DataFrame:

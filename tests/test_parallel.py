@@ -1,0 +1,226 @@
+"""However many workers play, and whoever dies, every episode is played, once, and comes out the same."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy import TOY, ToySuite
+
+import vla_bench
+from vla_bench import EpisodeRecord, Outcome, RunPlan, cli, journal, tables
+from vla_bench.errors import OptionError, RunAbortedError, RunLockedError
+from vla_bench.parallel.crew import CannotWorkError, CrewOptions
+from vla_bench.runner import run
+
+PLAN = RunPlan(suite="toy@1", policy="toy:1", methods=("full", "action-reuse:2"), episodes=5, timed=False)
+SHARED = replace(PLAN, policy="toy-shared:1")
+
+CHILD = """
+import sys
+from pathlib import Path
+import toy
+from vla_bench import RunPlan
+from vla_bench.parallel.crew import CrewOptions
+from vla_bench.runner import run
+
+if __name__ == "__main__":
+    plan = RunPlan("toy@1", "toy-shared:1,delay_s=0.01", ("full", "action-reuse:2"), episodes=5, timed=False)
+    run(plan.resolve(), Path(sys.argv[1]), crew=CrewOptions(workers=int(sys.argv[2])))
+"""
+
+
+def outcomes(records: list[EpisodeRecord]) -> dict:
+    """What must not depend on who played when."""
+    return {
+        record.key: (record.outcome, record.n_steps, record.init_state_sha256, round(record.path_m, 9))
+        for record in records
+    }
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    return outcomes(run(PLAN.resolve(), tmp_path_factory.mktemp("alone")))
+
+
+@pytest.fixture
+def suite() -> ToySuite:
+    """A toy suite that a test may break."""
+    own = ToySuite("toy-own@1")
+    vla_bench.register("suite", own.name, own)
+    return own
+
+
+def own_plan(suite: ToySuite, plan: RunPlan = PLAN):
+    return replace(plan, suite=suite.name, tasks=(0,), episodes=3).resolve()
+
+
+@pytest.mark.parametrize(("plan", "workers"), [(PLAN, 2), (SHARED, 1), (SHARED, 2), (SHARED, 5)])
+def test_any_number_of_workers_finds_the_same_outcomes(plan, workers: int, alone: dict, tmp_path: Path) -> None:
+    records = run(plan.resolve(), tmp_path, crew=CrewOptions(workers))
+    assert outcomes(records) == alone
+    assert not any(record.timed for record in records)
+    assert {record.division for record in records} == {"exact", "lossy"}
+    assert outcomes(run(plan.resolve(), tmp_path)) == alone  # nothing is left, for one worker either
+    assert len(journal.read(tmp_path)) == len(alone)
+
+
+def test_questions_that_come_together_are_answered_together(tmp_path: Path) -> None:
+    note = tmp_path / "batches"
+    plan = replace(SHARED, policy=f"toy-shared:1,delay_s=0.02,batches={note}", methods=("full",))
+    run(plan.resolve(), tmp_path / "run", crew=CrewOptions(4))
+    sizes = np.array(note.read_text().split(), int)
+    assert sizes.max() > 1
+    assert sizes.sum() == sum(len(record.queries) for record in journal.read(tmp_path / "run"))
+
+
+def test_three_kills_of_the_whole_run_lose_nothing_and_count_nothing_twice(alone: dict, tmp_path: Path) -> None:
+    script, results = tmp_path / "child.py", tmp_path / "run"
+    script.write_text(CHILD)
+    here = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    for enough, workers in ((3, 2), (9, 5), (15, 2)):
+        process = subprocess.Popen(
+            [sys.executable, str(script), str(results), str(workers)], env=here, stderr=subprocess.DEVNULL
+        )
+        until = time.monotonic() + 90
+        while len(journal.read(results)) < enough and time.monotonic() < until:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert enough <= len(journal.read(results)) < len(alone)
+    assert outcomes(run(replace(SHARED, policy="toy-shared:1,delay_s=0.01").resolve(), results)) == alone
+    finished = [record.key for record in journal.read(results) if not record.is_broken]
+    assert len(finished) == len(set(finished)) == len(alone)
+
+
+def test_workers_are_gone_soon_after_the_crew_is_killed(tmp_path: Path) -> None:
+    script, results = tmp_path / "child.py", tmp_path / "run"
+    script.write_text(CHILD)
+    here = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "VLA_BENCH_TEST": str(tmp_path)}
+    process = subprocess.Popen([sys.executable, str(script), str(results), "3"], env=here, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 60
+    while not journal.read(results) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert len(marked(tmp_path)) >= 5  # crew, desk, three workers
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    while marked(tmp_path) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not marked(tmp_path)
+
+
+def marked(mark: Path) -> list[int]:
+    """Living processes whose environment holds the mark."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if str(mark).encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("fault", ["kills_once", "hangs_once"])
+def test_a_worker_that_dies_or_hangs_is_replaced_and_its_episode_played_again(
+    fault: str, suite: ToySuite, tmp_path: Path
+) -> None:
+    whole = outcomes(run(own_plan(suite), tmp_path / "whole"))
+    flag = tmp_path / "flag"
+    flag.touch()
+    setattr(suite, fault, str(flag))
+    records = run(own_plan(suite), tmp_path / "broken", crew=CrewOptions(2, stall_s=4))
+    assert outcomes(records) == whole
+    (lost,) = [record for record in journal.read(tmp_path / "broken") if record.is_broken]
+    (again,) = [record for record in records if record.key == lost.key]
+    assert (lost.attempt, again.attempt) == (1, 2)
+    if fault == "kills_once":
+        assert lost.error == "its worker was ended by signal 9"
+    else:
+        assert "its worker showed no life for" in lost.error
+        assert "toy.py" in lost.error  # the stack says where it hangs
+        assert "in step" in lost.error
+
+
+@pytest.mark.parametrize("fault", ["kills_once", "hangs_once", "raises_once"])
+def test_a_policy_that_dies_hangs_or_raises_costs_only_the_episodes_that_wait_for_it(
+    fault: str, suite: ToySuite, tmp_path: Path
+) -> None:
+    whole = outcomes(run(own_plan(suite), tmp_path / "whole"))
+    flag = tmp_path / "flag"
+    flag.touch()
+    plan = own_plan(suite, replace(SHARED, policy=f"toy-shared:1,{fault}={flag}"))
+    run(plan, tmp_path / "broken", crew=CrewOptions(2, stall_s=4))
+    lost = [record for record in journal.read(tmp_path / "broken") if record.is_broken]
+    assert 1 <= len(lost) <= 2
+    expected = {
+        "kills_once": "the policy's process was ended by signal 9", "hangs_once": "in act_together",
+        "raises_once": "raised in its process: RuntimeError: the toy was told to raise",
+    }  # fmt: skip
+    assert all(expected[fault] in record.error for record in lost)
+    records = run(plan, tmp_path / "broken", crew=CrewOptions(2))  # what raised is tried again by the next command
+    assert outcomes(records) == whole
+
+
+def test_an_episode_that_always_kills_its_process_ends_in_an_error_and_the_rest_is_played(suite, tmp_path) -> None:
+    suite.kills_at = {(0, 1)}
+    plan = replace(PLAN, suite=suite.name, tasks=(0,), methods=("full",), episodes=4).resolve()
+    records = run(plan, tmp_path, crew=CrewOptions(2))
+    assert {record.cell.init_state: record.outcome is Outcome.ERROR for record in records} == {
+        0: False, 1: True, 2: False, 3: False,
+    }  # fmt: skip
+    assert [record.attempt for record in journal.read(tmp_path) if record.is_broken] == [1, 2]
+
+
+def test_a_run_in_which_nothing_works_stops(suite: ToySuite, tmp_path: Path) -> None:
+    suite.raises_at = {(0, state) for state in range(5)}
+    with pytest.raises(RunAbortedError, match="the toy was told to break"):
+        run(replace(PLAN, suite=suite.name, tasks=(0,)).resolve(), tmp_path, crew=CrewOptions(2))
+    assert 3 <= len(journal.read(tmp_path)) <= 5
+
+
+@pytest.mark.parametrize(
+    ("policy", "share", "expected"),
+    [
+        ("toy:0,no_such_option=1", None, "no_such_option"),
+        ("toy:1", True, "cannot be shared.*--no-share"),
+    ],
+)
+def test_a_policy_that_cannot_begin_says_why(policy: str, share, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(CannotWorkError, match=expected):
+        run(replace(PLAN, policy=policy).resolve(), tmp_path, crew=CrewOptions(2, share))
+
+
+def test_a_second_run_on_one_directory_is_refused(tmp_path: Path) -> None:
+    with journal.writing(tmp_path), pytest.raises(RunLockedError):
+        run(PLAN.resolve(), tmp_path, crew=CrewOptions(2))
+
+
+def test_what_ran_at_once_has_no_latency(tmp_path: Path, capsys) -> None:
+    with pytest.raises(OptionError, match="--no-timed"):
+        run(replace(PLAN, timed=True).resolve(), tmp_path, crew=CrewOptions(2))
+    assert PLAN.resolve().id != replace(PLAN, timed=True).resolve().id
+    words = "run --suite toy@1 --policy toy:1 --method full --method action-reuse:2 --episodes 5 --no-timed --workers 2"
+    assert cli.main([*words.split(), "--results", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    (directory,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    summary = tables.summarise(tables.load(directory))
+    assert summary[["policy_ms", "policy_ms_per_step", "speedup", "policy_ms_per_success"]].isna().all(axis=None)
+    assert summary["success"].notna().all()
+    assert "not timed" in shown
+    plan = json.loads((directory / "provenance.json").read_text())["plan"]
+    assert plan["timed"] is False
+
+
+def test_the_fingerprint_of_a_suite_does_not_depend_on_workers(tmp_path: Path) -> None:
+    for name, crew in (("one", None), ("two", CrewOptions(2))):
+        run(replace(PLAN, tasks=(1,), episodes=1).resolve(), tmp_path / name, crew=crew)
+    one, two = (json.loads((tmp_path / name / "provenance.json").read_text())["conditions"] for name in ("one", "two"))
+    assert one == two
+    assert one["environment physics"] == TOY.physics

@@ -1,0 +1,315 @@
+"""Who plays what, and what happens when somebody dies: the only process that writes the journal."""
+
+import os
+import pickle
+import tempfile
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from vla_bench import registry
+from vla_bench.errors import VlaBenchError
+from vla_bench.parallel.desk import DeskJob, serve
+from vla_bench.parallel.exchange import Exchange
+from vla_bench.parallel.heart import Heart
+from vla_bench.parallel.seat import Character
+from vla_bench.parallel.worker import WorkerJob, work
+from vla_bench.plan import ResolvedPlan
+from vla_bench.types import Cell, EpisodeRecord, Outcome
+
+LOOK_EVERY_S = 0.5
+"""Time between two looks at who is still alive."""
+
+LOST_AGAIN = 1
+"""How often an episode that took its process down is played again in the same run."""
+
+Turn = tuple[Cell, str]
+
+
+class CannotWorkError(VlaBenchError):
+    """Pass on why a process cannot begin."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+
+
+@dataclass(frozen=True)
+class CrewOptions:
+    """How a plan is played in parallel."""
+
+    workers: int = 2
+    """Environments, each in a process."""
+
+    share: bool | None = None
+    """Whether one process holds the policy and answers all workers in batches; None does so if the policy can be
+    shared. Otherwise each worker loads it."""
+
+    stall_s: float = 300.0
+    """Time without a control step, or for one answer, after which a process counts as hung: it writes its stacks and is
+    replaced."""
+
+
+@dataclass
+class _Hand:
+    """A worker, and what it plays."""
+
+    process: BaseProcess
+    crew: Connection
+    heart: Heart
+    ready: bool = False
+    gone: bool = False
+    turn: Turn | None = None
+    attempt: int = 1
+    began: float = 0.0
+    task: int | None = None
+    """Of its last episode: another one is dear."""
+
+
+@dataclass
+class _Front:
+    """The desk, as the crew sees it."""
+
+    process: BaseProcess
+    link: Connection
+    heart: Heart
+    character: Character
+    divisions: tuple[tuple[str, str], ...]
+
+
+@dataclass
+class Crew:
+    """Plays turns in processes; leave none behind by `at_work`."""
+
+    plan: ResolvedPlan
+    options: CrewOptions
+    _context: SpawnContext = field(default_factory=lambda: get_context("spawn"), init=False)
+    _hands: list[_Hand] = field(default_factory=list, init=False)
+    _desk: _Front | None = field(default=None, init=False)
+    _seats: list[tuple[Connection, Connection, Exchange]] = field(default_factory=list, init=False)
+    """Of each worker: its end of the pipe to the desk, the desk's end, and where its pictures lie."""
+    _fingerprint: str = field(default="", init=False)
+
+    @contextmanager
+    def at_work(self) -> Iterator["Crew"]:
+        """Start the desk; end all processes however the block ends."""
+        with tempfile.TemporaryDirectory(prefix="vla-bench-") as folder, _few_threads(self.options.workers):
+            self._folder = Path(folder)
+            try:
+                self._open()
+                yield self
+            finally:
+                for one in [*self._hands, *([self._desk] if self._desk else [])]:
+                    one.process.kill()
+                    one.process.join()
+
+    @property
+    def fingerprint(self) -> str:
+        """Return the policy's fingerprint, as the first process has said."""
+        while not self._fingerprint:
+            self._look(lambda _: None)
+        return self._fingerprint
+
+    def play(self, todo: Sequence[Turn], attempts: Counter, done: Callable[[EpisodeRecord], None]) -> None:
+        """Play all turns.
+
+        Args:
+            todo: What is to be played.
+            attempts: How often each was tried before, by method and cell.
+            done: Is given every record as it comes, in the order in which they end.
+
+        Raises:
+            CannotWorkError: If a process cannot make its environment or policy.
+        """
+        self._todo, self._attempts = _by_task(todo), Counter(attempts)
+        self._lost: Counter = Counter()
+        while any(self._todo.values()) or any(hand.turn for hand in self._hands):
+            for seat, hand in enumerate(self._hands):
+                if hand.ready and hand.turn is None and (turn := self._next(hand)) is not None:
+                    self._give(self._hands[seat], turn)
+            self._look(done)
+
+    def _open(self) -> None:
+        protocol = self.plan.protocol
+        self._added = _sendable(registry.registered(self.plan.policy, self.plan.methods))
+        if self.options.share is not False:
+            for _ in range(self.options.workers):
+                exchange = Exchange(self._context, len(protocol.cameras), protocol.image_size)
+                self._seats.append((*self._context.Pipe(), exchange))
+            self._desk = self._opened_desk()
+            if self._desk is None:
+                self._seats = []
+        self._hands = [self._hired(seat) for seat in range(self.options.workers)]
+
+    def _opened_desk(self) -> _Front | None:
+        """Start the process that holds the policy, and wait until it does; None if the policy cannot be shared."""
+        here, there = self._context.Pipe()
+        heart = Heart(self._context, self._folder / "desk.stacks")
+        seats = tuple((desk_end, exchange) for _, desk_end, exchange in self._seats)
+        job = DeskJob(self.plan.policy, self.plan.methods, self._added, self.plan.tasks[0], seats, there, heart)
+        process = self._context.Process(target=serve, args=(job,), daemon=True)
+        process.start()
+        there.close()
+        try:
+            kind, found = here.recv()
+        except EOFError:
+            raise CannotWorkError(f"the policy's process {_ended(process)} before it could begin") from None
+        if kind == "unshared" and self.options.share is None:
+            process.join()
+            return None
+        if kind != "ready":
+            raise CannotWorkError(found)
+        character, divisions = found
+        self._fingerprint = character.fingerprint
+        return _Front(process, here, heart, character, tuple(divisions.items()))
+
+    def _hired(self, seat: int) -> _Hand:
+        """Return a worker that has just been started."""
+        plan, (here, there) = self.plan, self._context.Pipe()
+        heart = Heart(self._context, self._folder / f"worker-{seat}.stacks")
+        link, exchange = (self._seats[seat][0], self._seats[seat][2]) if self._seats else (None, None)
+        job = WorkerJob(
+            plan.suite, plan.protocol, plan.tasks, plan.policy, plan.methods, self._added, there, heart, link, exchange,
+            self._desk and self._desk.character, self._desk.divisions if self._desk else (),
+        )  # fmt: skip
+        process = self._context.Process(target=work, args=(job,), daemon=True)
+        process.start()
+        there.close()
+        return _Hand(process, here, heart)
+
+    def _next(self, hand: _Hand) -> Turn | None:
+        """Return the next turn of the worker's task, or of the task with most to do."""
+        if not self._todo.get(hand.task, ()):
+            others = {other.task for other in self._hands if other is not hand and other.turn}
+            left = {task: len(turns) for task, turns in self._todo.items() if turns}
+            if not left:
+                return None
+            hand.task = max(left, key=lambda task: (task not in others, left[task]))
+        return self._todo[hand.task].popleft()
+
+    def _give(self, hand: _Hand, turn: Turn) -> None:
+        cell, method = turn
+        self._attempts[method, cell] += 1
+        hand.turn, hand.attempt, hand.began = turn, self._attempts[method, cell], perf_counter()
+        with suppress(OSError):  # it has died: the next look finds it
+            hand.crew.send((method, cell, hand.attempt))
+
+    def _look(self, done: Callable[[EpisodeRecord], None]) -> None:
+        """Take what the workers send; replace who has died or hangs."""
+        links: dict[Any, int] = {hand.crew: seat for seat, hand in enumerate(self._hands)}
+        for link in wait(list(links), LOOK_EVERY_S):
+            self._take(links[link], done)
+        if self._desk is not None:
+            self._watch(self._desk, done)
+        for seat, hand in enumerate(self._hands):
+            if hand.gone:
+                self._replace(seat, "its worker " + _ended(hand.process), done)
+            elif hand.heart.silent_s > self.options.stall_s:
+                self._replace(seat, "its worker " + self._hung(hand.process, hand.heart), done)
+
+    def _take(self, seat: int, done: Callable[[EpisodeRecord], None]) -> None:
+        hand = self._hands[seat]
+        try:
+            kind, found = hand.crew.recv()
+        except (EOFError, OSError):
+            hand.gone = True
+            return
+        if kind == "cannot":
+            raise CannotWorkError(found)
+        if kind == "ready":
+            hand.ready, self._fingerprint = True, self._fingerprint or found
+            return
+        hand.turn = None
+        done(found)
+
+    def _watch(self, desk: _Front, done: Callable[[EpisodeRecord], None]) -> None:
+        """Replace a desk that has died or hangs, and all workers: some wait for its answer."""
+        if desk.process.is_alive() and desk.heart.silent_s <= self.options.stall_s:
+            return
+        dead = not desk.process.is_alive()
+        reason = _ended(desk.process) if dead else self._hung(desk.process, desk.heart)
+        for one in (desk, *self._hands):
+            one.process.kill()
+            one.process.join()
+        # questions to the old desk must not reach the new one
+        self._seats = [(*self._context.Pipe(), exchange) for _, _, exchange in self._seats]
+        self._desk = self._opened_desk()
+        for seat in range(len(self._hands)):
+            self._replace(seat, f"the policy's process {reason}", done)
+
+    def _hung(self, process: BaseProcess, heart: Heart) -> str:
+        silent_s = heart.silent_s
+        return f"showed no life for {silent_s:.0f} s and was replaced; its stacks:\n{heart.stacks(process.pid or 0)}"
+
+    def _replace(self, seat: int, reason: str, done: Callable[[EpisodeRecord], None]) -> None:
+        """Start another worker; what the old one played ends in an error, and is played again."""
+        hand = self._hands[seat]
+        hand.process.kill()
+        hand.process.join()
+        if not hand.ready:
+            raise CannotWorkError(f"{reason}, before it could begin: play with --workers 1 to see why")
+        self._hands[seat] = self._hired(seat)
+        if hand.turn is None:
+            return
+        cell, method = hand.turn
+        if self._lost[method, cell] < LOST_AGAIN:
+            self._lost[method, cell] += 1
+            self._todo[cell.task].append(hand.turn)
+        done(self._broken(hand, reason))
+
+    def _broken(self, hand: _Hand, reason: str) -> EpisodeRecord:
+        """Return the record of an episode whose process was lost."""
+        assert hand.turn is not None
+        cell, method = hand.turn
+        name = self._desk.character.name if self._desk else self.plan.policy
+        return EpisodeRecord(
+            self.plan.suite.name, method, name, cell, Outcome.ERROR, 0, "", str(self.plan.protocol), 0.0, 0.0,
+            perf_counter() - hand.began, error=reason, attempt=hand.attempt, timed=False,
+        )  # fmt: skip
+
+
+def _sendable(added: dict[tuple[str, str], Any]) -> dict[tuple[str, str], Any]:
+    """Return what a script has registered, or say why another process cannot have it."""
+    for (kind, name), item in added.items():
+        try:
+            pickle.dumps(item)
+        except (pickle.PicklingError, AttributeError, TypeError) as caught:
+            raise CannotWorkError(
+                f"the {kind} {name!r} was registered as something that no other process can have ({caught}); expected "
+                f"a class or function at the top of a module"
+            ) from None
+    return added
+
+
+def _by_task(todo: Sequence[Turn]) -> dict[int | None, deque[Turn]]:
+    found: dict[int | None, deque[Turn]] = {}
+    for turn in todo:
+        found.setdefault(turn[0].task, deque()).append(turn)
+    return found
+
+
+def _ended(process: BaseProcess) -> str:
+    process.join()
+    code = process.exitcode or 0
+    return f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
+
+
+@contextmanager
+def _few_threads(workers: int) -> Iterator[None]:
+    """Let processes that are started within share the cores: libraries take all of them otherwise."""
+    each = str(max(1, (os.cpu_count() or 1) // workers))
+    before = dict(os.environ)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS"):
+        os.environ.setdefault(name, each)
+    try:
+        yield
+    finally:
+        for name in set(os.environ) - set(before):
+            del os.environ[name]

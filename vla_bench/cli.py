@@ -20,6 +20,7 @@ from vla_bench.figures import command as figure
 from vla_bench.leaderboard import command as leaderboard
 from vla_bench.parallel.crew import CrewOptions
 from vla_bench.plan import RunPlan
+from vla_bench.realtime import command as delay
 from vla_bench.replay import command as replay
 from vla_bench.submission import command as submission
 from vla_bench.tables import command as table
@@ -158,6 +159,7 @@ COMMANDS: dict[str, type[Command]] = {
     "run": Run,
     "table": table.Table,
     "compare": compare.Compare,
+    "delay": delay.Delay,
     "figure": figure.Figure,
     "leaderboard": leaderboard.Leaderboard,
     "list": List,

@@ -26,13 +26,17 @@ class Answer:
     step_ms: float
     is_warmup: bool
 
-    def query(self, step: int, n_executed: int, apply_ms: float = 0.0) -> Query:
+    def query(
+        self, step: int, n_executed: int, apply_ms: float = 0.0, charged_ms: float = 0.0, n_waited: int = 0
+    ) -> Query:
         """Return the raw facts; what cannot be written down later raises here.
 
         Args:
             step: Control steps done before.
             n_executed: Actions of the chunk that were applied.
             apply_ms: Time that the environment took for them.
+            charged_ms: Time of the answer on the virtual clock.
+            n_waited: Control steps that it took there.
 
         Raises:
             ValueError: If a stage has no finite time, or the cache reports what JSON cannot hold.
@@ -53,6 +57,8 @@ class Answer:
             flops=None if chunk.flops is None else int(chunk.flops),
             stages_ms={str(stage): _finite(ms, stage) for stage, ms in chunk.stages_ms.items()},
             cache=json.loads(json.dumps(chunk.cache, allow_nan=False)) if chunk.cache else {},
+            charged_ms=charged_ms,
+            n_waited=n_waited,
         )
 
 

@@ -4,12 +4,15 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from typing import get_args
 
 import numpy as np
 
 from vla_bench import registry
 from vla_bench.errors import OptionError, UnknownNameError
 from vla_bench.protocol import Protocol
+from vla_bench.realtime.latency import latency
+from vla_bench.realtime.waiting import Realtime, Waiting
 from vla_bench.suite import Suite
 from vla_bench.types import Cell, Task
 
@@ -43,6 +46,14 @@ class RunPlan:
     """Whether latency is measured: nothing else runs then. A plan that is not timed measures success alone, and may be
     played by several workers at once."""
 
+    realtime: str = ""
+    """Latency in the loop, on a clock of its own: ms for every answer, `measured`, the directory of a timed run whose
+    times are drawn, or a device's TOML file (device, fixed_ms, gflop_per_s, source). None gives answers at once."""
+
+    waiting: Waiting = "hold"
+    """What the arm does meanwhile: hold, repeat the last action, continue with the chunk before (the policy is asked
+    before it ends), or overlap: the same, and what the new chunk meant for the time that has passed is left out."""
+
     def resolve(self) -> "ResolvedPlan":
         """Return the plan with every name checked and every default spelled out.
 
@@ -62,7 +73,12 @@ class RunPlan:
         if self.seed < 0:
             raise OptionError("--seed", self.seed, "an integer of at least 0")
         tasks = self._chosen(suite)
-        return ResolvedPlan(suite, protocols[name], tasks, self.policy, methods, self.episodes, self.seed, self.timed)
+        realtime = Realtime(latency(self.realtime), self.waiting) if self.realtime else None
+        if self.waiting not in get_args(Waiting):
+            raise OptionError("--waiting", self.waiting, f"one of {', '.join(get_args(Waiting))}")
+        return ResolvedPlan(
+            suite, protocols[name], tasks, self.policy, methods, self.episodes, self.seed, self.timed, realtime
+        )
 
     def _chosen(self, suite: Suite) -> tuple[Task, ...]:
         tasks = suite.tasks()
@@ -86,6 +102,7 @@ class ResolvedPlan:
     episodes: int
     seed: int
     timed: bool = True
+    realtime: Realtime | None = None
 
     def to_dict(self) -> dict[str, object]:
         """Return what is hashed and written beside the results."""
@@ -98,7 +115,15 @@ class ResolvedPlan:
             "episodes": self.episodes,
             "seed": self.seed,
             **({} if self.timed else {"timed": False}),
+            **self.clock,
         }
+
+    @property
+    def clock(self) -> dict[str, str]:
+        """Return what latency in the loop is, as plan and conditions write it; empty without any."""
+        if self.realtime is None:
+            return {}
+        return {"realtime": self.realtime.latency.fingerprint, "waiting": self.realtime.waiting}
 
     @property
     def id(self) -> str:

@@ -97,7 +97,9 @@ def read(directory: Path) -> dict[str, Any] | None:
 
 
 def check_plan(directory: Path, plan: dict[str, Any]) -> None:
-    """Refuse a directory whose episodes belong to another suite or seed; more episodes, tasks or methods may be added.
+    """Refuse a directory whose episodes belong to another suite, seed or clock.
+
+    More episodes, tasks or methods may be added.
 
     Raises:
         ResumeError: Naming what differs.
@@ -105,7 +107,8 @@ def check_plan(directory: Path, plan: dict[str, Any]) -> None:
     before = read(directory)
     if before is None:
         return
-    one, other = ({key: str(found[key]) for key in ("suite", "seed")} for found in (before["plan"], plan))
+    decisive = ("suite", "seed", "timed", "realtime", "waiting")
+    one, other = ({key: str(found[key]) for key in decisive if key in found} for found in (before["plan"], plan))
     if unequal := differences(one, other):
         raise ResumeError(directory, unequal)
 

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass, field
+from hashlib import sha256
 from itertools import islice
 from time import perf_counter, perf_counter_ns
 
@@ -12,6 +13,8 @@ from vla_bench.contestant import Contestant
 from vla_bench.errors import OptionError
 from vla_bench.policy import Policy
 from vla_bench.protocol import Protocol
+from vla_bench.realtime.latency import Constant
+from vla_bench.realtime.waiting import Realtime
 from vla_bench.types import Cell, EpisodeRecord, Outcome, Query, Task, jerk_of
 
 log = logging.getLogger(__name__)
@@ -29,17 +32,27 @@ class _Episode:
 
 
 def run_episode(
-    env: gymnasium.Env, contestant: Contestant, task: Task, cell: Cell, protocol: Protocol, attempt: int = 1
-) -> EpisodeRecord:
+    env: gymnasium.Env, contestant: Contestant, task: Task, cell: Cell, protocol: Protocol, attempt: int = 1,
+    realtime: Realtime | None = None,
+) -> EpisodeRecord:  # fmt: skip
     """Play one episode and return its raw facts; whatever is raised inside becomes an outcome of its own.
 
     `KeyboardInterrupt` and `SystemExit` pass through: an episode in flight is not recorded.
+
+    Args:
+        env: Of the task's suite.
+        contestant: Who plays.
+        task: What.
+        cell: From which start.
+        protocol: Under which the environment was made.
+        attempt: How often this was tried, this one included.
+        realtime: Latency in the loop; None gives every answer at once.
     """
     start = perf_counter()
     episode = _Episode()
     error = None
     try:
-        _play(env, contestant, task, cell, protocol, episode)
+        _play(env, contestant, task, cell, protocol, episode, realtime)
         outcome = Outcome.SUCCESS if episode.success else Outcome.TIMEOUT
     except Exception as caught:  # recorded, counted, shown and retried; see Outcome.ERROR
         log.exception("episode %s of %s ended in an error", cell, contestant.method)
@@ -62,31 +75,39 @@ def run_episode(
         attempt=attempt,
         division=contestant.division,
         timed=contestant.timed,
+        actions_sha256=sha256(np.ascontiguousarray(actions).tobytes()).hexdigest(),
     )
 
 
 def _play(
-    env: gymnasium.Env, contestant: Contestant, task: Task, cell: Cell, protocol: Protocol, episode: _Episode
-) -> None:
+    env: gymnasium.Env, contestant: Contestant, task: Task, cell: Cell, protocol: Protocol, episode: _Episode,
+    realtime: Realtime | None,
+) -> None:  # fmt: skip
     policy = contestant.policy
     obs, info = env.reset(seed=cell.seed, options={"task": cell.task, "init_state": cell.init_state})
     episode.init_state_sha256 = info["init_state_sha256"]
     policy.reset(task, cell.policy_seed)
     keys = observed_keys(policy, protocol)
     horizon = protocol.horizon(task.suite, task.horizon)
+    clock = realtime or Realtime(Constant(0.0))
+    loop = clock.loop(contestant.method, task.action_spec, 1e3 / protocol.control_hz, cell.policy_seed)
+    loop.begin(np.array(protocol.settle_action, dtype=float))
     while episode.n_steps < horizon and not episode.success:
         answer = contestant.ask(obs, keys)
         step = episode.n_steps
         applied_ns = perf_counter_ns()
-        for action in islice(answer.chunk.actions, horizon - step):  # the horizon may cut a chunk short
+        n_answered = 0
+        for action, is_answer in islice(loop.actions(answer), horizon - step):  # the horizon may cut a chunk short
             obs, _, _, _, info = env.step(action)
-            episode.actions.append(np.asarray(action, dtype=float))
+            episode.actions.append(action)
             episode.n_steps += 1
+            n_answered += is_answer
             if info["success"]:
                 episode.success = True
                 break
         applied_ms = (perf_counter_ns() - applied_ns) * 1e-6
-        episode.queries.append(answer.query(step, episode.n_steps - step, applied_ms))
+        waited = (loop.charged_ms, loop.n_waited) if realtime else (0.0, 0)
+        episode.queries.append(answer.query(step, n_answered, applied_ms, *waited))
 
 
 def observed_keys(policy: Policy, protocol: Protocol) -> list[str]:

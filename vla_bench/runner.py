@@ -81,7 +81,8 @@ def _play(
     for contestant in contestants.values():
         contestant.check(plan.tasks[0])
     bar.set_description("fingerprint of physics and pixels")
-    found = provenance.conditions(str(plan.protocol), policy.fingerprint, plan.suite.fingerprint(plan.protocol))
+    physics = plan.suite.fingerprint(plan.protocol)
+    found = provenance.conditions(str(plan.protocol), policy.fingerprint, physics) | plan.clock
     provenance.write(directory, plan.to_dict(), found)
     env = plan.suite.make(plan.protocol)
     played: list[EpisodeRecord] = []
@@ -90,7 +91,8 @@ def _play(
         for cell, method in todo:
             bar.set_description(f"task {cell.task} state {cell.init_state} {method}")
             attempt = attempts[method, cell] + 1
-            record = run_episode(env, contestants[method], tasks[cell.task], cell, plan.protocol, attempt)
+            task = tasks[cell.task]
+            record = run_episode(env, contestants[method], task, cell, plan.protocol, attempt, plan.realtime)
             pages.append(record)
             played.append(record)
             bar.update()
@@ -121,7 +123,7 @@ def _play_together(
     bar.set_description("fingerprint of physics and pixels")
     physics = plan.suite.fingerprint(plan.protocol)
     with Crew(plan, options).at_work() as crew:
-        found = provenance.conditions(str(plan.protocol), crew.fingerprint, physics)
+        found = provenance.conditions(str(plan.protocol), crew.fingerprint, physics) | plan.clock
         provenance.write(directory, plan.to_dict(), found)
         bar.set_description(f"{options.workers} workers")
         crew.play(todo, attempts, done)

@@ -165,6 +165,12 @@ class Query:
     cache: dict[str, Any] = field(default_factory=dict)
     """What a cache did, as the policy reports it: ratios, rows a layer, ages; empty without one."""
 
+    charged_ms: float = 0.0
+    """Time of the answer on the virtual clock; 0 without latency in the loop."""
+
+    n_waited: int = 0
+    """Control steps that passed on the virtual clock before the answer was there; `n_executed` does not count them."""
+
 
 @dataclass(frozen=True)
 class EpisodeRecord:
@@ -202,6 +208,9 @@ class EpisodeRecord:
 
     division: str = ""
     """What the method gives up or needs, a `Division`; empty in records from before it was written down."""
+
+    actions_sha256: str = ""
+    """Hash of all applied actions: equal ones from one start are one trajectory. Empty in older records."""
 
     timed: bool = True
     """Whether its times mean anything; those of a plan that measures success alone are in no latency figure."""

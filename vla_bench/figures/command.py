@@ -11,13 +11,15 @@ from matplotlib.axes import Axes
 
 from vla_bench.errors import NoResultsError, OptionError, UnknownNameError
 from vla_bench.figures.cache import age_over_episode, distance_against_age, reuse_over_episode
+from vla_bench.figures.delay import success_against_delay
 from vla_bench.figures.frontier import success_against_latency
 from vla_bench.figures.paper import HEIGHT_IN, WIDTH_IN, paper_figure
 from vla_bench.figures.stages import stage_bars
 from vla_bench.figures.tasks import success_by_task
+from vla_bench.realtime.budget import delay_df
 from vla_bench.tables import Results, read, summarise
 
-Kind = Literal["frontier", "stages", "tasks", "reuse", "ages", "distance"]
+Kind = Literal["frontier", "stages", "tasks", "reuse", "ages", "delay", "distance"]
 
 NAMES: dict[str, str] = {
     "frontier": "success_latency",
@@ -25,6 +27,7 @@ NAMES: dict[str, str] = {
     "tasks": "success_by_task",
     "reuse": "reuse_over_episode",
     "ages": "age_over_episode",
+    "delay": "success_against_delay",
     "distance": "distance_against_age",
 }
 """Files that are written, without suffix."""
@@ -39,7 +42,8 @@ class Figure:
 
     frontier: success against policy time per control step, one point a method, with 95 % intervals. stages: where a
     query's time goes. tasks: success by task and method. reuse, ages: what is left out over one episode, and how old it
-    is. distance: action distance to full computation against age, from what `vla-bench replay` wrote.
+    is. delay: success against the time of an answer (`--realtime`). distance: action distance to full computation
+    against age, from what `vla-bench replay` wrote.
     """
 
     results: Annotated[tuple[Path, ...], tyro.conf.Positional] = (Path("results"),)
@@ -81,6 +85,8 @@ class Figure:
     def _drawn(self) -> tuple[Callable[[Axes], None], tuple[float, float]]:
         """Return what draws, and the figure's size [inch]."""
         results = self._chosen(read(*self.results))
+        if self.kind == "delay":
+            return lambda ax: success_against_delay(ax, delay_df(results)), (WIDTH_IN, HEIGHT_IN)
         rows_in = 1.3 + ROW_IN * results.episodes["method"].nunique()
         match self.kind:
             case "stages":
@@ -118,7 +124,7 @@ class Figure:
                 raise UnknownNameError(f"{column} in these results", name, known)
             if name:
                 episodes = episodes[episodes[column] == name]
-            elif len(known) > 1 and self.kind != "frontier":
+            elif len(known) > 1 and self.kind not in ("frontier", "delay"):
                 raise OptionError(f"--{column}", "", f"one of {', '.join(known)}: '{self.kind}' shows one {column}")
         key = ["run", "method", "task", "init_state", "seed"]
         queries = results.queries

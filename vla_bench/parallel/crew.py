@@ -177,7 +177,7 @@ class Crew:
         link, exchange = (self._seats[seat][0], self._seats[seat][2]) if self._seats else (None, None)
         job = WorkerJob(
             plan.suite, plan.protocol, plan.tasks, plan.policy, plan.methods, self._added, there, heart, link, exchange,
-            self._desk and self._desk.character, self._desk.divisions if self._desk else (),
+            self._desk and self._desk.character, plan.realtime, self._desk.divisions if self._desk else (),
         )  # fmt: skip
         process = self._context.Process(target=work, args=(job,), daemon=True)
         process.start()

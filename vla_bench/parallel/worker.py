@@ -14,6 +14,7 @@ from vla_bench.parallel.heart import Heart
 from vla_bench.parallel.seat import Character, SeatPolicy
 from vla_bench.policy import PrivilegedPolicy
 from vla_bench.protocol import Protocol
+from vla_bench.realtime.waiting import Realtime
 from vla_bench.rollout import run_episode
 from vla_bench.suite import Suite
 from vla_bench.types import Task
@@ -36,6 +37,7 @@ class WorkerJob:
     """To the desk; without one the worker loads the policy itself."""
     exchange: Exchange | None = None
     character: Character | None = None
+    realtime: Realtime | None = None
     divisions: tuple[tuple[str, str], ...] = ()
     """Of each method, as the desk has found them."""
 
@@ -61,7 +63,8 @@ def work(job: WorkerJob) -> None:
         while True:
             method, cell, attempt = job.crew.recv()
             job.heart.beat()
-            record = run_episode(beating, contestants[method], tasks[cell.task], cell, job.protocol, attempt)
+            task = tasks[cell.task]
+            record = run_episode(beating, contestants[method], task, cell, job.protocol, attempt, job.realtime)
             job.heart.rest()
             job.crew.send(("record", record))
     except (EOFError, ConnectionError):

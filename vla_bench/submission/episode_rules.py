@@ -27,7 +27,9 @@ QUERY_RULES: dict[str, Callable[[Query], bool]] = {
     "stages_ms add up to at most policy_ms": lambda query: (
         sum(query.stages_ms.values()) <= STAGES_SHARE * query.policy_ms + STAGES_MS
     ),
-    "n_executed is from 1 to n_actions": lambda query: 1 <= query.n_executed <= query.n_actions,
+    "n_executed is from 1 to n_actions, or 0 if steps passed before": lambda query: (
+        query.n_executed + query.n_waited >= 1 and query.n_executed <= query.n_actions
+    ),
     "is_first_step is said at step 0 and nowhere else": lambda query: query.is_first_step == (query.step == 0),
     "rows_computed, rows_reused and flops are 0 or more": lambda query: (
         min(query.rows_computed or 0, query.rows_reused or 0, query.flops or 0) >= 0
@@ -46,7 +48,7 @@ EPISODE_RULES: dict[str, Callable[[EpisodeRecord], bool]] = {
         [query.step for query in record.queries] == _begins(record)
     ),
     "only the last chunk is cut short": lambda record: all(
-        query.n_executed == query.n_actions for query in record.queries[:-1]
+        query.n_executed == query.n_actions or query.charged_ms for query in record.queries[:-1]
     ),
     "wall_s holds step_ms and apply_ms of all queries": lambda record: (
         record.wall_s * 1e3 + CLOCK_MS >= sum(query.step_ms + query.apply_ms for query in record.queries)
@@ -95,9 +97,9 @@ def _said(rule: str, item: Any) -> str:
 
 
 def _executed(record: EpisodeRecord) -> int:
-    return sum(query.n_executed for query in record.queries)
+    return sum(query.n_executed + query.n_waited for query in record.queries)
 
 
 def _begins(record: EpisodeRecord) -> list[int]:
-    executed = [query.n_executed for query in record.queries]
+    executed = [query.n_executed + query.n_waited for query in record.queries]
     return list(accumulate(executed, initial=0))[: len(executed)]

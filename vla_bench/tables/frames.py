@@ -1,5 +1,6 @@
 """The frames of runs: from their journals, or from the parquet files that a release holds."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import pandas as pd
 from vla_bench import journal, provenance
 from vla_bench.errors import NoResultsError, ResultsWriteError
 from vla_bench.types import EpisodeRecord, Outcome, Query
+
+AT = " @ "
+"""Between a policy's name and the clock on which it was played."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,9 @@ def load(*directories: Path) -> Results:
         if not records:
             raise NoResultsError(directory, "holds no finished episode yet")
         runs.append(_run_row(directory))
+        clock = clock_of(runs[-1])
         for record in records:
-            row = _episode_row(directory.name, record)
+            row = _episode_row(directory.name, record, clock)
             episodes.append(row)
             key = {name: row[name] for name in ("run", "method", "task", "init_state", "seed")}
             queries.extend(key | query_row(query) for query in record.queries)
@@ -106,14 +111,20 @@ def _run_row(directory: Path) -> dict[str, object]:
     }
 
 
-def _episode_row(run: str, record: EpisodeRecord) -> dict[str, object]:
+def clock_of(run: Mapping[str, object]) -> str:
+    """Return latency in the loop as it stands behind a policy's name, `80 ms, hold`; empty without any."""
+    return f"{run['realtime']}, {run['waiting']}" if run.get("realtime") else ""
+
+
+def _episode_row(run: str, record: EpisodeRecord, clock: str = "") -> dict[str, object]:
+    """Return the row of an episode; a policy on another clock is another policy, so that no table mixes them."""
     is_error = record.outcome is Outcome.ERROR
     timed = [query for query in record.queries if not (query.is_warmup or query.is_first_step or is_error)]
-    steps = sum(query.n_executed for query in timed)
+    steps = sum(query.n_executed + query.n_waited for query in timed)
     return {
         "run": run,
         "suite": record.suite,
-        "policy": record.policy,
+        "policy": f"{record.policy}{AT}{clock}" if clock else record.policy,
         "method": record.method,
         "division": record.division,
         "task": record.cell.task,

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Protocol, Union
 import pandas as pd
 import tyro
 
-from vla_bench import doctor, film, floor, planfile, registry, runner, tables
+from vla_bench import doctor, film, floor, merge, planfile, registry, runner, tables
 from vla_bench.compare import command as compare
 from vla_bench.compare import forecast
 from vla_bench.errors import OptionError, VlaBenchError
@@ -56,6 +56,10 @@ class Run:
     workers: int = 1
     """Environments that play at once, each in a process; more than one needs --no-timed."""
 
+    shard: str = ""
+    """Part of the plan to play here, `2/8`: every eighth start, under all methods; `vla-bench merge` puts parts
+    together that machines without a common disk have played."""
+
     share: bool | None = None
     """Whether one process holds the policy and answers all workers in batches, in which rounding differs from one by
     one; by default if the policy can be shared. Otherwise every worker loads it."""
@@ -71,7 +75,7 @@ class Run:
         crew = None if self.workers == 1 else CrewOptions(self.workers, self.share, self.stall_s)
         directory = self.results / plan.id
         print(f"{plan.n_episodes} episodes of {plan.suite.name} ({plan.protocol}) in {directory}", file=sys.stderr)
-        records = runner.run(plan, directory, crew=crew)
+        records = runner.run(plan, directory, crew=crew, shard=runner.shard_of(self.shard))
         print(table.written(tables.load(directory), directory / table.NAME))
         failed = [record for record in records if record.error]
         for record in failed[:5]:
@@ -162,6 +166,7 @@ COMMANDS: dict[str, type[Command]] = {
     "delay": delay.Delay,
     "figure": figure.Figure,
     "leaderboard": leaderboard.Leaderboard,
+    "merge": merge.Merge,
     "list": List,
     "check": Check,
     "doctor": doctor.Doctor,

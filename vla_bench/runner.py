@@ -23,8 +23,9 @@ MAX_ERRORS_IN_A_ROW = 3
 
 
 def run(
-    plan: ResolvedPlan, directory: Path, show_progress: bool | None = None, crew: CrewOptions | None = None
-) -> list[EpisodeRecord]:
+    plan: ResolvedPlan, directory: Path, show_progress: bool | None = None, crew: CrewOptions | None = None,
+    shard: tuple[int, int] = (1, 1),
+) -> list[EpisodeRecord]:  # fmt: skip
     """Play every episode of the plan that `directory` does not hold yet, and return the latest attempt of each.
 
     Interrupt it at any moment: run it again and it goes on, with at most the episode in flight to repeat.
@@ -34,6 +35,7 @@ def run(
         directory: Where the journal and the provenance lie; made if missing.
         show_progress: Whether to draw a progress bar on standard error; None draws it on a terminal only.
         crew: How several processes play a plan that is not timed; None plays it in this one.
+        shard: Which part of how many is played: 1 is the first.
 
     Raises:
         OptionError: If several workers are wanted for a timed plan.
@@ -47,10 +49,12 @@ def run(
     with journal.writing(directory) as pages:
         provenance.check_plan(directory, plan.to_dict())
         records = journal.read(directory)
-        todo = _todo(plan, records)
+        mine = _turns(plan, shard)
+        done = journal.finished(records)
+        todo = [(cell, method) for cell, method in mine if (method, cell) not in done]
         bar = tqdm(
-            total=plan.n_episodes,
-            initial=plan.n_episodes - len(todo),
+            total=len(mine),
+            initial=len(mine) - len(todo),
             unit="episode",
             disable=None if show_progress is None else not show_progress,
         )
@@ -61,10 +65,24 @@ def run(
     return journal.latest(records)
 
 
-def _todo(plan: ResolvedPlan, records: list[EpisodeRecord]) -> list[tuple[Cell, str]]:
-    done = journal.finished(records)
-    turns = ((cell, method) for cell in plan.cells() for method in plan.turns(cell))
-    return [(cell, method) for cell, method in turns if (method, cell) not in done]
+def shard_of(text: str) -> tuple[int, int]:
+    """Return which part of how many `2/8` means; all of one, if it is empty.
+
+    Raises:
+        OptionError: If it is nothing of the kind.
+    """
+    index, slash, count = text.partition("/")
+    if not text:
+        return 1, 1
+    if not (slash and index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        raise OptionError("--shard", text, "a part and their number, such as 2/8")
+    return int(index), int(count)
+
+
+def _turns(plan: ResolvedPlan, shard: tuple[int, int]) -> list[tuple[Cell, str]]:
+    """Return all turns of a part: starts are dealt out in turn, each with all methods, which pairs need."""
+    index, count = shard
+    return [(cell, method) for cell in list(plan.cells())[index - 1 :: count] for method in plan.turns(cell)]
 
 
 def _play(

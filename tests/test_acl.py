@@ -24,6 +24,7 @@ from vla_bench_policies.acl.rule import AclRule, ScorerShapeError
 from vla_bench_policies.acl.scorer import KIND, Scorer, ScorerConfig, scorer_flops
 from vla_bench_policies.acl.selection import hard_top_k, soft_top_k
 from vla_bench_policies.learned import checkpoint
+from vla_bench_policies.learned.card import GatesCard
 from vla_bench_policies.learned.checkpoint import ForeignNetworksError, Trained
 from vla_bench_policies.learned.command import NETWORKS
 from vla_bench_policies.learned.teacher import Teacher
@@ -156,6 +157,16 @@ def test_from_the_command_to_a_method_that_keeps_its_contract(dataset, weights, 
     obs, _ = PictureEnv().reset()
     policy.reset(TASK, 0)
     assert policy.act(obs).cache["effective"] == 0.5
+    (tmp_path / "ships").mkdir()
+    (tmp_path / "ships" / "half.safetensors").write_bytes(path.read_bytes())
+    assert GatesCard("vla-acl", tmp_path / "ships").run() == 0
+    card = (tmp_path / "ships" / "card.md").read_text()
+    assert "# Networks of VLA-ACL" in card
+    rows = [line.split(" | ") for line in card.splitlines() if line.startswith("| ")]
+    assert len(rows) == 2
+    assert len(rows[0]) == len(rows[1])
+    assert dict(zip(rows[0], rows[1], strict=True))["keep"] == "0.5"
+    assert dict(zip(rows[0], rows[1], strict=True))["reused or deleted"] == "0.5000"
     for share in (0.001, 1.0):
         with pytest.raises(OptionError, match="--keep"):
             replace(teaching, out=tmp_path / "none", keep=share).run()

@@ -162,7 +162,7 @@ def test_from_the_command_to_a_method_that_keeps_its_contract(dataset, weights, 
     assert GatesCard("vla-acl", tmp_path / "ships").run() == 0
     card = (tmp_path / "ships" / "card.md").read_text()
     assert "# Networks of VLA-ACL" in card
-    rows = [line.split(" | ") for line in card.splitlines() if line.startswith("| ")]
+    rows = [line.split(" | ") for line in card.splitlines() if line.startswith("| ") and "---" not in line]
     assert len(rows) == 2
     assert len(rows[0]) == len(rows[1])
     assert dict(zip(rows[0], rows[1], strict=True))["keep"] == "0.5"

@@ -5,8 +5,8 @@ from matplotlib.axes import Axes
 
 from vla_bench.tables import REFERENCE_METHOD
 
-ORDER = ("preprocess", "flow", "gate", "vision", "prefill", "decode", "postprocess")
-"""Stages of a policy, in the order of their work."""
+ORDER = ("preprocess", "flow", "gate", "vision", "prefill", "decode", "postprocess", "policy", "link")
+"""Stages of a policy, in the order of their work; of a remote one also `link`, and `policy` if it tells no stages."""
 
 FILLS = {
     "preprocess": ("#DDDDDD", ""),
@@ -16,6 +16,8 @@ FILLS = {
     "prefill": ("#0072B2", ""),
     "decode": ("#009E73", ".."),
     "postprocess": ("#888888", ""),
+    "policy": ("#BBBBBB", "xx"),
+    "link": ("#CC79A7", "--"),
     "rest": ("#FFFFFF", ""),
 }
 """Colour and hatching of each stage; `rest` is what the policy does not attribute."""

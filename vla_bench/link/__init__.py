@@ -8,5 +8,6 @@ Source: Physical-Intelligence/openpi at 15a9616, `src/openpi/serving/websocket_p
 What openpi has no word for travels under the key `vla_bench`: in the metadata what is served (`Offer`), from the client
 the start of an episode (task and seed), in the answer what the query cost. A peer that does not know the key is served
 without. `wire` packs and unpacks, `messages` says what is inside, `dialects` what other projects call the entries of an
-observation, `server`, `session` and `seats` serve, `command` is `vla-bench serve`. The client is the policy `remote`.
+observation; `server`, `session` and `seats` serve, `secret` reads the token, `command` is `vla-bench serve`. The client
+is the policy `remote`.
 """

@@ -7,7 +7,8 @@ from vla_bench import registry
 from vla_bench.errors import OptionError
 from vla_bench.link import dialects
 from vla_bench.link.messages import Offer
-from vla_bench.link.server import PolicyServer, read_token
+from vla_bench.link.secret import read_token
+from vla_bench.link.server import PolicyServer
 from vla_bench.policy import Policy, PrivilegedPolicy
 
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from ipaddress import ip_address
-from pathlib import Path
 from types import TracebackType
 
 from websockets.exceptions import ConnectionClosed
@@ -38,9 +37,6 @@ PING_S, PONG_S = 10.0, 20.0
 
 CLOSE_S = 2.0
 """How long the closing handshake may take."""
-
-SHORTEST_TOKEN = 16
-"""Characters; a token that can be guessed is none."""
 
 
 class PolicyServer:
@@ -141,23 +137,6 @@ class PolicyServer:
             raise
         finally:
             self._seats.leave(seat)
-
-
-def read_token(path: Path | None) -> str | None:
-    """Return the token in a file, whose name may be told where the token may not; None for no file.
-
-    Raises:
-        OptionError: If the file cannot be read or holds no token.
-    """
-    if path is None:
-        return None
-    try:
-        token = path.read_text().strip()
-    except (OSError, UnicodeDecodeError) as caught:
-        raise OptionError("the token file", str(path), f"a file of text ({caught})") from caught
-    if len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
-        raise OptionError("the token file", str(path), f"one word of at least {SHORTEST_TOKEN} ASCII characters in it")
-    return token
 
 
 def _tell(connection: ServerConnection, text: str) -> None:

@@ -5,6 +5,7 @@ import os
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +17,8 @@ import vla_bench
 from vla_bench import RunPlan, cli, journal, provenance, registry, stats, tables
 from vla_bench.compare import compare_df
 from vla_bench.errors import MixedRunsError, NoResultsError, OptionError, RunAbortedError, RunLockedError
+from vla_bench.merge import merge
+from vla_bench.parallel.crew import CrewOptions
 from vla_bench.runner import run
 from vla_bench.submission import Evidence, Label, PackError, evidence_of, examine, opened, runs, submit, verify
 from vla_bench.submission.evidence import receipt_of
@@ -159,6 +162,27 @@ def test_a_pack_is_read_like_the_runs_in_it(played: Path, pack: Path) -> None:
     for name in ("runs", "episodes", "queries"):
         for read in (opened(pack), tables.read(pack)):
             pd.testing.assert_frame_equal(getattr(read, name), getattr(tables.read(played), name))
+
+
+@pytest.mark.parametrize("way", ["workers", "shards", "realtime"])
+def test_runs_of_other_ways_to_play_verify(way: str, tmp_path: Path) -> None:
+    """Several workers and parts keep no order; a run with latency in the loop is examined, and not replayed."""
+    results = tmp_path / "results"
+    if way == "workers":
+        plan = replace(PLAN, timed=False).resolve()
+        run(plan, results / plan.id, crew=CrewOptions(2))
+    elif way == "shards":
+        plan = PLAN.resolve()
+        for index in (1, 2):
+            run(plan, tmp_path / f"part{index}", shard=(index, 2))
+        merge((tmp_path / "part1", tmp_path / "part2"), results / plan.id)
+    else:
+        plan = replace(PLAN, realtime="70", waiting="continue").resolve()
+        run(plan, results / plan.id)
+    submit((results,), tmp_path / "pack.zip", Label("toys", "somebody", "none"))
+    done = verify(tmp_path / "pack.zip", n_replayed=4)
+    assert done.found == []
+    assert {one["result"] for one in done.replay.episodes} == {"not played" if way == "realtime" else "as recorded"}
 
 
 def test_a_run_in_flight_is_refused(tmp_path: Path) -> None:

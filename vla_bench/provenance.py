@@ -113,8 +113,8 @@ def check_plan(directory: Path, plan: dict[str, Any]) -> None:
         raise ResumeError(directory, unequal)
 
 
-def write(directory: Path, plan: dict[str, Any], found: dict[str, str]) -> None:
-    """Add this process to the run's provenance.
+def write(directory: Path, plan: dict[str, Any], found: dict[str, str], **how: str) -> None:
+    """Add this process to the run's provenance; `how` says what is special about this session.
 
     Raises:
         ResumeError: If the run holds episodes that were made under other conditions.
@@ -123,7 +123,7 @@ def write(directory: Path, plan: dict[str, Any], found: dict[str, str]) -> None:
     before = read(directory)
     if before is not None and (unequal := differences(before["conditions"], found)):
         raise ResumeError(directory, unequal)
-    sessions = [*(before["sessions"] if before else []), session()]
+    sessions = [*(before["sessions"] if before else []), session() | how]
     write_json(directory / NAME, {"plan": plan, "conditions": found, "sessions": sessions})
 
 

@@ -106,8 +106,9 @@ def _play(
                 episode.success = True
                 break
         applied_ms = (perf_counter_ns() - applied_ns) * 1e-6
-        waited = (loop.charged_ms, loop.n_waited) if realtime else (0.0, 0)
-        episode.queries.append(answer.query(step, n_answered, applied_ms, *waited))
+        n_waited = episode.n_steps - step - n_answered
+        charged_ms = loop.charged_ms if realtime else 0.0
+        episode.queries.append(answer.query(step, n_answered, applied_ms, charged_ms, n_waited))
 
 
 def observed_keys(policy: Policy, protocol: Protocol) -> list[str]:

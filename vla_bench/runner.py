@@ -61,7 +61,9 @@ def run(
         with bar:
             if todo:
                 play = _play if crew is None else partial(_play_together, crew)
-                records += play(plan, directory, pages, todo, Counter(record.key for record in records), bar)
+                how = {"shard": f"{shard[0]}/{shard[1]}"} if shard != (1, 1) else {}
+                attempts = Counter(record.key for record in records)
+                records += play(plan, directory, pages, todo, attempts, bar, how)
     return journal.latest(records)
 
 
@@ -92,6 +94,7 @@ def _play(
     todo: list[tuple[Cell, str]],
     attempts: Counter,
     bar: tqdm,
+    how: dict[str, str],
 ) -> list[EpisodeRecord]:
     policy = registry.policy(plan.policy)
     contestants = {method: Contestant.of(method, policy, plan.timed) for method in plan.methods}
@@ -101,7 +104,7 @@ def _play(
     bar.set_description("fingerprint of physics and pixels")
     physics = plan.suite.fingerprint(plan.protocol)
     found = provenance.conditions(str(plan.protocol), policy.fingerprint, physics) | plan.clock
-    provenance.write(directory, plan.to_dict(), found)
+    provenance.write(directory, plan.to_dict(), found, **how)
     env = plan.suite.make(plan.protocol)
     played: list[EpisodeRecord] = []
     try:
@@ -128,6 +131,7 @@ def _play_together(
     todo: list[tuple[Cell, str]],
     attempts: Counter,
     bar: tqdm,
+    how: dict[str, str],
 ) -> list[EpisodeRecord]:
     played: list[EpisodeRecord] = []
 
@@ -142,7 +146,8 @@ def _play_together(
     physics = plan.suite.fingerprint(plan.protocol)
     with Crew(plan, options).at_work() as crew:
         found = provenance.conditions(str(plan.protocol), crew.fingerprint, physics) | plan.clock
-        provenance.write(directory, plan.to_dict(), found)
+        how |= {"workers": str(options.workers)}
+        provenance.write(directory, plan.to_dict(), found, **how)
         bar.set_description(f"{options.workers} workers")
         crew.play(todo, attempts, done)
     return played

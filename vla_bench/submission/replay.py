@@ -137,6 +137,8 @@ def _stage(run: PackedRun) -> Iterator[_Stage]:
     plan = run.resolved
     if plan is None:
         raise OtherConditionsError([f"the suite {run.plan['suite']!r}, its protocol or its tasks"])
+    if run.plan.get("realtime"):
+        raise OtherConditionsError(["the clock: episodes with latency in the loop are not replayed"])
     policy = registry.policy(plan.policy)
     here = provenance.conditions(str(plan.protocol), policy.fingerprint, plan.suite.fingerprint(plan.protocol))
     decisive = [{key: value for key, value in one.items() if key not in MACHINE} for one in (run.conditions, here)]

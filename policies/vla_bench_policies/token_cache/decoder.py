@@ -83,17 +83,24 @@ class PackedLlama:
     """A Llama decoder with fused projections and, on a CPU, weights in the layout that its matrix kernels want.
 
     Takes any module with the parameter names of `transformers.LlamaModel`; weights are copied, the module stays as it
-    is. Packed products keep their speed down to a few rows, plain ones do not.
+    is. A dictionary of such weights is emptied layer by layer instead, so that a large decoder is never there twice.
+    Packed products keep their speed down to a few rows, plain ones do not.
     """
 
     def __init__(
-        self, module: nn.Module, heads: int, kv_heads: int, rope_theta: float, eps: float, packed: bool = True
+        self,
+        module: nn.Module | dict[str, Tensor],
+        heads: int,
+        kv_heads: int,
+        rope_theta: float,
+        eps: float,
+        packed: bool = True,
     ) -> None:
-        """Copy the weights.
+        """Copy or take over the weights.
 
         Args:
             module: Has `layers.i.self_attn.{q,k,v,o}_proj`, `layers.i.mlp.{gate,up,down}_proj`,
-                `layers.i.{input,post_attention}_layernorm` and `norm`.
+                `layers.i.{input,post_attention}_layernorm` and `norm`; a dictionary is empty afterwards.
             heads: Query heads.
             kv_heads: Key and value heads.
             rope_theta: Base of the rotary frequencies.
@@ -103,14 +110,18 @@ class PackedLlama:
         Raises:
             UnfitDecoderError: If a parameter is missing, or there is one that this decoder has no place for.
         """
-        state = {name: weight.detach() for name, weight in module.state_dict().items() if "embed_tokens" not in name}
+        if isinstance(module, dict):
+            state = module
+        else:
+            every = module.state_dict().items()
+            state = {name: weight.detach() for name, weight in every if "embed_tokens" not in name}
         self.n_layers = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("layers."))
         _check_names(set(state), self.n_layers)
         self.heads, self.kv_heads, self._eps = heads, kv_heads, eps
         self.head_width = len(state["layers.0.self_attn.q_proj.weight"]) // heads
         sizes = [state[f"layers.0.{part}.weight"].numel() for part in MATRICES]
         self.cost = LayerCost(sum(sizes), sum(sizes[:3]), width=heads * self.head_width, trims=True)
-        self._final = state["norm.weight"].clone()
+        self._final = state.pop("norm.weight").clone()
         self._cosine, self._sine = _turns(self.head_width, rope_theta, self._final)
         self._layers = [_PackedLayer(state, f"layers.{index}.", packed) for index in range(self.n_layers)]
 
@@ -158,21 +169,30 @@ class _PackedLayer:
 
     def __init__(self, state: dict[str, Tensor], prefix: str, packed: bool) -> None:
         attention, network = f"{prefix}self_attn.", f"{prefix}mlp."
-        self.qkv = _linear(torch.cat([state[f"{attention}{name}_proj.weight"] for name in "qkv"]), packed)
-        self.out = _linear(state[f"{attention}o_proj.weight"], packed)
-        self.gate_up = _linear(torch.cat([state[f"{network}{name}_proj.weight"] for name in ("gate", "up")]), packed)
-        self.down = _linear(state[f"{network}down_proj.weight"], packed)
-        self.norm_in = state[f"{prefix}input_layernorm.weight"].clone()
-        self.norm_out = state[f"{prefix}post_attention_layernorm.weight"].clone()
+        self.qkv = _linear(torch.cat([state.pop(f"{attention}{name}_proj.weight") for name in "qkv"]), packed)
+        self.out = _linear(state.pop(f"{attention}o_proj.weight"), packed)
+        self.gate_up = _linear(
+            torch.cat([state.pop(f"{network}{name}_proj.weight") for name in ("gate", "up")]), packed
+        )
+        self.down = _linear(state.pop(f"{network}down_proj.weight"), packed)
+        self.norm_in = state.pop(f"{prefix}input_layernorm.weight").clone()
+        self.norm_out = state.pop(f"{prefix}post_attention_layernorm.weight").clone()
 
 
 def _linear(weight: Tensor, packed: bool) -> Callable[[Tensor], Tensor]:
     """Return the product with a weight (out, in), packed once on a CPU."""
     weight = weight.contiguous()
-    if not packed or weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+    if not packed or weight.device.type != "cpu" or not _packs(weight.dtype):
         return lambda x: F.linear(x, weight)
     ordered = torch.ops.mkldnn._reorder_linear_weight(weight)
     return lambda x: torch.ops.mkldnn._linear_pointwise(x, ordered, None, "none", [], "")
+
+
+def _packs(dtype: torch.dtype) -> bool:
+    """Return whether this processor has packed products in a type; not every one has them in half precision."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return dtype != torch.bfloat16 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def _turns(head_width: int, theta: float, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,9 +8,9 @@ from jaxtyping import Int
 
 @dataclass(frozen=True)
 class RowLayout:
-    """Rows in the order of their positions: BOS, visual rows view by view, text, proprioception, action.
+    """Rows in the order of their positions: BOS, visual rows view by view, text, the prompt's last row, action.
 
-    Other adapters may have proprioception before the text; only what is visual matters to the cache.
+    Only what is visual matters to the cache; the rest of the rows have names because rules look at their attention.
     """
 
     n_views: int
@@ -25,6 +25,9 @@ class RowLayout:
 
     bidirectional: bool = False
     """Whether every row sees every other, as in OpenVLA-OFT; otherwise each sees those before it."""
+
+    n_before_text: int = 0
+    """Rows between the visual ones and the text: OpenVLA-OFT has its proprioception there."""
 
     @property
     def grid(self) -> int:
@@ -44,11 +47,12 @@ class RowLayout:
     @property
     def text(self) -> slice:
         """Return the instruction's rows."""
-        return slice(self.visual.stop, self.visual.stop + self.n_text)
+        begin = self.visual.stop + self.n_before_text
+        return slice(begin, begin + self.n_text)
 
     @property
     def proprio(self) -> int:
-        """Return the row of the robot's own state, the prompt's last one."""
+        """Return the prompt's last row: the robot's own state, or the last token where that is not there."""
         return self.text.stop
 
     @property

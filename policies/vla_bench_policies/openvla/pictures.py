@@ -1,0 +1,93 @@
+"""From a rendered picture to what the towers are shown, as the published evaluations do it.
+
+For LIBERO (openvla/openvla, `experiments/robot/libero/libero_utils.py` and `experiments/robot/openvla_utils.py`; the
+same in moojink/openvla-oft): a JPEG round trip, Lanczos-3 to 224 px with antialiasing, a centre crop of 0.9 of the area
+that is sampled bilinearly back to 224 px. The two TensorFlow operations are written here from their kernels
+(`scale_and_translate_op.cc`, `crop_and_resize_op.cc`), in float32 where they are.
+"""
+
+from functools import cache
+
+import numpy as np
+import torch
+from jaxtyping import Float32, UInt8
+from PIL import Image
+from torch import Tensor
+
+from vla_bench_policies.openvla.jpeg import round_trip
+
+CROP_AREA = 0.9
+"""Part of the picture's area that is left by the centre crop; a side keeps its square root."""
+
+LANCZOS = 3
+"""Lobes of the filter on each side."""
+
+
+def libero_picture(picture: UInt8[np.ndarray, "height width 3"], px: int, crop: bool) -> UInt8[np.ndarray, "px px 3"]:
+    """Return a rendered picture as OpenVLA's LIBERO evaluation shows it to the model, before normalisation."""
+    shown = lanczos(round_trip(picture), px)
+    return centre_crop(shown, px) if crop else shown
+
+
+def lanczos(picture: UInt8[np.ndarray, "h w 3"], px: int) -> UInt8[np.ndarray, "px px 3"]:
+    """Return the picture resized by `tf.image.resize(method="lanczos3", antialias=True)`, rounded half to even.
+
+    Rows are resampled first, then columns, without rounding in between, which Pillow's own filter does.
+    """
+    rows, columns = (_lanczos_weights(side, px) for side in picture.shape[:2])
+    height, width, _ = picture.shape
+    fitted_rows = (rows @ picture.reshape(height, -1).astype(np.float32)).reshape(px, width, 3)
+    return np.clip(np.rint(columns @ fitted_rows), 0, 255).astype(np.uint8)
+
+
+def centre_crop(picture: UInt8[np.ndarray, "h w 3"], px: int, area: float = CROP_AREA) -> UInt8[np.ndarray, "px px 3"]:
+    """Return the middle of the picture, sampled to px x px as `tf.image.crop_and_resize` does.
+
+    Corners are pixel centres, four neighbours are mixed, and nothing is smoothed. Back in 8 bits, the brightness is
+    cut off, not rounded: `tf.image.convert_image_dtype` multiplies by 255.5 first.
+    """
+    side = np.sqrt(np.float32(area))
+    begin = (np.float32(1) - side) / np.float32(2)
+    whole = picture.astype(np.float32) * np.float32(1 / 255)
+    (top, bottom, down), (left, right, across) = (_neighbours(length, px, begin, side) for length in picture.shape[:2])
+    mixed_rows = whole[:, left] + (whole[:, right] - whole[:, left]) * across[:, None]
+    mixed = mixed_rows[top] + (mixed_rows[bottom] - mixed_rows[top]) * down[:, None, None]
+    mixed = np.clip(mixed, 0, 1)
+    return np.minimum(mixed * np.float32(255.5), 255).astype(np.uint8)
+
+
+def fitted(picture: UInt8[np.ndarray, "h w 3"], px: int) -> UInt8[np.ndarray, "px px 3"]:
+    """Return the picture squeezed to a square by Pillow's bicubic filter: `resize-naive`; as it is if it fits."""
+    return np.asarray(Image.fromarray(picture).resize((px, px), Image.Resampling.BICUBIC))
+
+
+def normalised(
+    frames: UInt8[np.ndarray, "views px px 3"], colours: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]
+) -> Float32[Tensor, "views 6 px px"]:
+    """Return each picture twice, with the mean and deviation of each tower's colours."""
+    pixels = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
+    parts = [
+        (pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(deviation).view(3, 1, 1)
+        for mean, deviation in colours
+    ]
+    return torch.cat(parts, dim=1)
+
+
+def _neighbours(length: int, px: int, begin: np.float32, side: np.float32) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return, for each sample along a side, the pixels before and behind it and how far it is on its way."""
+    last = np.float32(length - 1)
+    step = side * last / np.float32(px - 1)
+    place = begin * last + np.arange(px, dtype=np.float32) * step
+    before = np.floor(place).astype(np.int64)
+    return before, np.ceil(place).astype(np.int64), place - before.astype(np.float32)
+
+
+@cache
+def _lanczos_weights(size: int, px: int) -> Float32[np.ndarray, "px size"]:
+    """Return what each of `px` samples takes of `size` pixels; the filter is widened where the picture shrinks."""
+    scale = size / px
+    widened = max(scale, 1.0)
+    centre = (np.arange(px) + 0.5) * scale
+    away = (np.arange(size) + 0.5 - centre[:, None]) / widened
+    weights = np.where(np.abs(away) < LANCZOS, np.sinc(away) * np.sinc(away / LANCZOS), 0.0)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)

@@ -22,7 +22,8 @@ def timed(results: Results, episodes: pd.DataFrame) -> pd.DataFrame:
     """Return the steady queries of these episodes with `decoder_ms` and `step_ms`, not-a-number where not recorded.
 
     Warm-up and the first query of an episode are left out. A method that reports decoder stages spent no time in those
-    that a query lacks: it skipped them.
+    that a query lacks: it skipped them. `n_executed` counts all control steps up to the next query, those of latency in
+    the loop included.
     """
     if not len(results.queries):  # a frame without rows has no columns either
         return pd.DataFrame(columns=[*EPISODE, "decoder_ms", "step_ms", "n_executed"], dtype=float)
@@ -33,6 +34,8 @@ def timed(results: Results, episodes: pd.DataFrame) -> pd.DataFrame:
     asked["decoder_ms"] = stages.sum(axis=1).where(reports)
     for name in ("step_ms", "n_executed"):
         asked[name] = asked[name].astype(float) if name in asked else np.nan
+    if "n_waited" in asked:  # control steps are control steps, whoever's action they apply
+        asked["n_executed"] += asked["n_waited"].fillna(0)
     return asked
 
 

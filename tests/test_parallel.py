@@ -99,6 +99,32 @@ def test_three_kills_of_the_whole_run_lose_nothing_and_count_nothing_twice(alone
     assert len(finished) == len(set(finished)) == len(alone)
 
 
+def test_an_interrupt_leaves_a_readable_journal_and_no_process(alone: dict, tmp_path: Path) -> None:
+    options = "--suite toy@1 --policy toy-shared:1,delay_s=0.01 --episodes 5 --method full --method action-reuse:2"
+    words = ["run", *options.split(), "--no-timed", "--workers", "2", "--results", str(tmp_path / "results")]
+    script = tmp_path / "child.py"
+    script.write_text(
+        f"import sys, toy\nfrom vla_bench import cli\nif __name__ == '__main__':\n    sys.exit(cli.main({words}))"
+    )
+    here = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "VLA_BENCH_TEST": str(tmp_path)}
+    process = subprocess.Popen(
+        [sys.executable, str(script)], env=here, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    until = time.monotonic() + 90
+    while not (found := list(tmp_path.glob("results/*/journal.jsonl"))) or not journal.read(found[0].parent):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the crew, the desk and all workers
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted; what is finished is on disk" in said
+    assert "Traceback" not in said
+    assert not marked(tmp_path)
+    directory = found[0].parent
+    assert 0 < len(journal.read(directory)) < len(alone)
+    assert outcomes(run(replace(SHARED, policy="toy-shared:1,delay_s=0.01").resolve(), directory)) == alone
+
+
 def test_workers_are_gone_soon_after_the_crew_is_killed(tmp_path: Path) -> None:
     script, results = tmp_path / "child.py", tmp_path / "run"
     script.write_text(CHILD)

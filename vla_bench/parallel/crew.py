@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import signal
 import tempfile
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +13,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from threading import current_thread, main_thread
 from time import perf_counter
 from typing import Any
 
@@ -154,8 +156,7 @@ class Crew:
         heart = Heart(self._context, self._folder / "desk.stacks")
         seats = tuple((desk_end, exchange) for _, desk_end, exchange in self._seats)
         job = DeskJob(self.plan.policy, self.plan.methods, self._added, self.plan.tasks[0], seats, there, heart)
-        process = self._context.Process(target=serve, args=(job,), daemon=True)
-        process.start()
+        process = self._started(serve, job)
         there.close()
         try:
             kind, found = here.recv()
@@ -179,10 +180,22 @@ class Crew:
             plan.suite, plan.protocol, plan.tasks, plan.policy, plan.methods, self._added, there, heart, link, exchange,
             self._desk and self._desk.character, plan.realtime, self._desk.divisions if self._desk else (),
         )  # fmt: skip
-        process = self._context.Process(target=work, args=(job,), daemon=True)
-        process.start()
+        process = self._started(work, job)
         there.close()
         return _Hand(process, here, heart)
+
+    def _started(self, main: Callable[[Any], None], job: Any) -> BaseProcess:
+        """Return a process that leaves interrupts to this one, from its first moment on: it inherits being deaf."""
+        process = self._context.Process(target=main, args=(job,), daemon=True)
+        if current_thread() is not main_thread():
+            process.start()
+            return process
+        heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            process.start()
+        finally:
+            signal.signal(signal.SIGINT, heard)
+        return process
 
     def _next(self, hand: _Hand) -> Turn | None:
         """Return the next turn of the worker's task, or of the task with most to do."""

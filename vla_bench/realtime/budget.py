@@ -11,7 +11,8 @@ from vla_bench.tables.frames import AT
 from vla_bench.tables.summary import interval_columns
 
 MARGIN = 0.05
-"""Success that may be lost: twice the harness's margin for a method, since a delay is no claim."""
+"""Success that may be lost: the 5 points within which this project calls an operating point non-inferior. Choice; the
+2 points of a verdict are for claims that a method wins."""
 
 
 class NoDelayError(VlaBenchError):

@@ -35,15 +35,13 @@ def test_every_byte_of_a_pack_counts(small: Path, tmp_path: Path, monkeypatch: p
     with zipfile.ZipFile(small) as opened_pack:
         frame = [entry.header_offset + byte for entry in opened_pack.infolist() for byte in range(30)]
         frame += range(opened_pack.start_dir, len(whole))
-    n_accepted = 0
     for position in [*frame[:: max(1, len(frame) // 150)], *rng.integers(0, len(whole), 150)]:
         flipped = bytearray(whole)
         flipped[position] ^= 1 << int(rng.integers(8))
         path.write_bytes(flipped)
-        if not examine(path).found:
-            n_accepted += 1
+        if not examine(path).found:  # the last bits of a compressed file that are not used
+            assert position not in frame
             assert content(path) == files
-    assert n_accepted < 10
 
 
 def test_a_pack_that_was_cut_anywhere_is_refused(small: Path, tmp_path: Path) -> None:

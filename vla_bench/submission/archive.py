@@ -24,8 +24,8 @@ SPARED_BYTES = 1 << 20
 """Unpacked size below which no ratio is asked for."""
 MAX_FILES = 2000
 
-LOCAL_BYTES, CENTRAL_BYTES, END_BYTES = 30, 46, 22
-"""Headers of a zip without extra fields, names excluded. Source: PKWARE APPNOTE 6.3.10, section 4.3."""
+LOCAL_BYTES = 30
+"""Header of an entry, its name excluded. Source: PKWARE APPNOTE 6.3.10, section 4.3.7."""
 
 UTF8_NAME = 0x800
 """Flag of an entry whose name is not ASCII. Source: as above, section 4.4.4."""
@@ -146,7 +146,7 @@ def _wrong_sizes(entries: list[zipfile.ZipInfo]) -> Iterator[str]:
 
 def _wrong_frame(pack: Path, archive: zipfile.ZipFile) -> Iterator[str]:
     """Refuse what `packed` never writes: encryption, other compressions, and bytes that are in no entry or in two."""
-    end = sizes = 0
+    end, directory = 0, b""
     content = pack.read_bytes()
     for entry in sorted(archive.infolist(), key=lambda one: one.header_offset):
         expected = _entry(entry.orig_filename)
@@ -158,9 +158,18 @@ def _wrong_frame(pack: Path, archive: zipfile.ZipFile) -> Iterator[str]:
         if entry.header_offset != end or content[end : end + len(header)] != header:
             yield f"{entry.filename!r} does not begin where and how its entry says"
         end = entry.header_offset + len(header) + entry.compress_size
-        sizes += len(header) - LOCAL_BYTES + CENTRAL_BYTES
-    if archive.start_dir != end or len(content) != end + sizes + END_BYTES or archive.comment:
-        yield f"it has {len(content)} bytes; its files need {end + sizes + END_BYTES}"
+        directory += _listed(entry, header)
+    n_files = len(archive.infolist())
+    directory += struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, n_files, n_files, len(directory), end, 0)
+    if archive.start_dir != end or content[end:] != directory:
+        yield f"it does not end with the directory of its {n_files} files: {len(content)} bytes, {end} of them files"
+
+
+def _listed(entry: zipfile.ZipInfo, header: bytes) -> bytes:
+    """Return how the directory at the end repeats an entry's header. Source: APPNOTE 6.3.10, section 4.3.12."""
+    made_by = struct.pack("<4sBB", b"PK\1\2", entry.create_version, entry.create_system)
+    place = struct.pack("<3H2L", 0, 0, 0, entry.external_attr, entry.header_offset)
+    return made_by + header[4:LOCAL_BYTES] + place + header[LOCAL_BYTES:]
 
 
 def _entry(name: str) -> zipfile.ZipInfo:

@@ -47,7 +47,8 @@ class FadingLosses:
     def __init__(self, recipe: ScorerRecipe, scorer: Scorer, teacher: Teacher) -> None:
         self._recipe, self._scorer, self._teacher = recipe, scorer, teacher
         config = teacher.model.config
-        dark = torch.zeros(1, len(config.cameras), 3, config.image_px, config.image_px)
+        device = next(teacher.model.parameters()).device
+        dark = torch.zeros(1, len(config.cameras), 3, config.image_px, config.image_px, device=device)
         with torch.no_grad():
             self._black = teacher.model.see(dark)
 

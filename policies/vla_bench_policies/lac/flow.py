@@ -1,5 +1,6 @@
 """What moved between two frames, in two channels: optical flow, or a cheaper stand-in."""
 
+import threading
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -51,11 +52,13 @@ def _dis() -> Flow:
 
     cv2 = _imported("cv2", "opencv-python-headless")
     cv2.setNumThreads(torch.get_num_threads())  # OpenCV has threads of its own, which no variable bounds
-    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    own = threading.local()  # a search has scratch memory
 
     def flow(reference: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        if not hasattr(own, "search"):
+            own.search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         grey = [[cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in views] for views in (reference, frames)]
-        return np.stack([search.calc(before, now, None) for before, now in zip(*grey, strict=True)])
+        return np.stack([own.search.calc(before, now, None) for before, now in zip(*grey, strict=True)])
 
     return flow
 

@@ -52,7 +52,7 @@ def gumbel_choice(
     logits: Float[Tensor, "b ratios"], temperature: float, generator: torch.Generator
 ) -> Float[Tensor, "b ratios"]:
     """Return a one-hot draw with the gradient of a Gumbel-softmax (Jang et al. 2017, straight-through)."""
-    uniform = torch.rand(logits.shape, generator=generator, device=logits.device).clamp(1e-9, 1 - 1e-7)
+    uniform = torch.rand(logits.shape, generator=generator).to(logits).clamp(1e-9, 1 - 1e-7)
     soft = ((logits - torch.log(-torch.log(uniform))) / temperature).softmax(dim=-1)
     hard = F.one_hot(soft.argmax(dim=-1), logits.shape[1]).to(soft)
     return hard + (soft - soft.detach())

@@ -5,7 +5,7 @@ import os
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -65,6 +65,9 @@ class TrainNetworks(ABC):
     seed: int = 0
     """Of the first weights, the batches and the draws."""
 
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where."""
+
     threads: int = 0
     """CPU threads; 0 means all cores."""
 
@@ -82,11 +85,17 @@ class TrainNetworks(ABC):
         if self.steps < 0 or self.seed < 0:
             raise OptionError("--steps and --seed", (self.steps, self.seed), "numbers of at least 0")
         torch.set_num_threads(self.threads or os.cpu_count() or 1)
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise OptionError(
+                "--device", self.device, "a device that is there: torch finds no GPU; --device cpu is slow"
+            )
         policy = policies_on_disk.load(find(self.policy))
+        policy.model.to(self.device)
         config = policy.model.config
         data = frames.load(self.data, config.cameras, config.image_px, self.cache)
         torch.manual_seed(self.seed)
         lesson = self.lesson(policy, Teacher(policy.model, self.first_layer))
+        lesson.network.to(self.device)
         windows = Windows(data, policy, lesson.recipe, lesson.motion)
         origin = {"policy": policy.sha256[:12], "demonstrations": data.fingerprint, "begin": lesson.begin}
         self.out.mkdir(parents=True, exist_ok=True)
@@ -98,7 +107,7 @@ class TrainNetworks(ABC):
             found = trainer.validate()
             history = {
                 **origin, "recipe": asdict(recipe), "seconds": round(trainer.state.seconds), "validation": found,
-                "sources": list(data.sources), "threads": torch.get_num_threads(),
+                "sources": list(data.sources), "threads": torch.get_num_threads(), "device": self.device,
             }  # fmt: skip
             self._save(lesson.kind, trainer.averaged(), policy, history)
         minutes = trainer.state.seconds / 60

@@ -3,6 +3,11 @@
 import copy
 import json
 import time
+from collections import deque
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +28,9 @@ EMA = 0.99
 """Decay a step of the averaged networks, which are the ones that are saved."""
 
 VALIDATION_WINDOWS = 64
+
+AHEAD = 2
+"""Batches that are made while a step is computed."""
 
 
 class Objective(Protocol):
@@ -60,6 +68,7 @@ class NetworkTrainer:
         """
         self.recipe, self._windows, self._directory = recipe, windows, directory
         self._network, self._objective = network, objective
+        self._device = next(network.parameters()).device
         optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=0.01, fused=True)
         averaged = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         self.state = State(network, averaged, optimiser)
@@ -78,17 +87,17 @@ class NetworkTrainer:
         """
         bar = tqdm(total=self.recipe.steps, initial=self.state.step, unit="step", disable=None, smoothing=0.05)
         began = time.monotonic() - self.state.seconds
-        rows: list[dict[str, float]] = []
-        with bar:
+        rows: list[dict[str, Tensor]] = []
+        with bar, closing(self._batches()) as batches:
             while self.state.step < self.recipe.steps:
-                rows.append(self._advance())
+                rows.append(self._advance(next(batches)))
                 self.state.seconds = time.monotonic() - began
                 bar.update()
                 last = self.state.step == self.recipe.steps
                 if self.state.step % self.recipe.validate_every == 0 or last:
                     self._note({"step": self.state.step, **self.validate()})
                 if self.state.step % SAVE_EVERY == 0 or last:
-                    means = {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
+                    means = {key: sum(float(row[key]) for row in rows) / len(rows) for key in rows[0]}
                     self._note({"step": self.state.step, "seconds": self.state.seconds, **means})
                     rows.clear()
                     self.state.save(self._directory / STATE, self._origin)
@@ -99,7 +108,7 @@ class NetworkTrainer:
         kept = {name: tensor.clone() for name, tensor in self._network.state_dict().items()}
         self._network.load_state_dict(self.state.averaged)
         try:
-            batches = self._windows.validation(VALIDATION_WINDOWS)
+            batches = [batch.to(self._device) for batch in self._windows.validation(VALIDATION_WINDOWS)]
             found = [self._objective.held_out(batch) for batch in batches]
         finally:
             self._network.load_state_dict(kept)
@@ -115,18 +124,28 @@ class NetworkTrainer:
         network.load_state_dict(self.state.averaged)
         return network.eval()
 
-    def _advance(self) -> dict[str, float]:
+    def _batches(self) -> Generator[WindowBatch]:
+        """Return the batches from this step on; some are made ahead, in threads, since flow takes its time."""
+        steps = iter(range(self.state.step, self.recipe.steps))
+        with ThreadPoolExecutor(AHEAD) as pool:
+            made = deque(pool.submit(self._windows.training, step) for step in islice(steps, AHEAD))
+            while made:
+                batch = made.popleft().result()
+                made.extend(pool.submit(self._windows.training, step) for step in islice(steps, 1))
+                yield batch.to(self._device)
+
+    def _advance(self, batch: WindowBatch) -> dict[str, Tensor]:
         rate = cosine_rate(self.recipe.learning_rate, self.recipe.warmup_steps, self.recipe.steps, self.state.step)
         for group in self.state.optimiser.param_groups:
             group["lr"] = rate
-        loss, parts = self._objective.training(self._windows.training(self.state.step), self.state.step)
+        loss, parts = self._objective.training(batch, self.state.step)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self._network.parameters(), self.recipe.clip)
         self.state.optimiser.step()
         self.state.optimiser.zero_grad()
         self.state.step += 1
         self.state.average(EMA)
-        return {**{key: float(value) for key, value in parts.items()}, "gradient": float(norm), "learning_rate": rate}
+        return {**parts, "gradient": norm, "learning_rate": torch.tensor(rate)}
 
     def _note(self, row: dict[str, Any]) -> None:
         with (self._directory / LOG).open("a") as stream:

@@ -1,7 +1,7 @@
 """Consecutive inferences of demonstrations, as batches; a batch is a function of seed and step."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 
@@ -33,6 +33,10 @@ class WindowBatch:
     """Normalised."""
     within: Bool[Tensor, "b window chunk"]
     """Whether the episode has that action still."""
+
+    def to(self, device: torch.device) -> "WindowBatch":
+        """Return it in the memory of a device."""
+        return WindowBatch(**{part.name: getattr(self, part.name).to(device) for part in fields(self)})
 
 
 class Windows:

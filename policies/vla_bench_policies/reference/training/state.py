@@ -37,8 +37,9 @@ class State:
         """Move the averaged weights towards the weights; in the beginning faster than `decay` says."""
         decay = min(decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            for name, weight in self.model.state_dict().items():
-                self.averaged[name].lerp_(weight, 1 - decay)
+            weights = self.model.state_dict()
+            averaged = [self.averaged[name] for name in weights]
+            torch._foreach_lerp_(averaged, list(weights.values()), 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
     def save(self, path: Path, origin: dict[str, str]) -> None:
         """Write everything, whole or not at all.

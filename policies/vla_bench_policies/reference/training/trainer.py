@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from tqdm import tqdm
 from vla_bench.types import ActionSpec
 from vla_bench_policies.reference.actions import Range
 from vla_bench_policies.reference.checkpoint import Checkpoint
-from vla_bench_policies.reference.model import ReferenceVLA
+from vla_bench_policies.reference.model import Answer, ReferenceVLA
 from vla_bench_policies.reference.training.batches import POSITION, Batch, Batches
 from vla_bench_policies.reference.training.frames import Demonstrations
 from vla_bench_policies.reference.training.growth import grown
@@ -65,6 +65,7 @@ class Trainer:
         optimiser = _optimiser(model, recipe)
         averaged = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         self.state = State(model, averaged, optimiser)
+        self._forward: Callable[..., Answer] = torch.compile(model) if device.type == "cuda" else model
         self._batches = Batches(data, recipe, self._actions, self._states, device)
         self._origin = {"recipe": recipe.hash, "demonstrations": data.fingerprint}
         self._before: dict[str, Any] = {}
@@ -87,7 +88,7 @@ class Trainer:
         """
         bar = tqdm(total=self.recipe.steps, initial=self.state.step, unit="step", disable=None, smoothing=0.05)
         began = time.monotonic() - self.state.seconds
-        window: list[dict[str, float]] = []
+        window: list[dict[str, Tensor]] = []
         try:
             while self.state.step < self.recipe.steps:
                 window.append(self._advance())
@@ -145,22 +146,22 @@ class Trainer:
         }
         return Checkpoint(model, self._actions, self._states, history)
 
-    def _advance(self) -> dict[str, float]:
-        """Take one step and return its losses."""
+    def _advance(self) -> dict[str, Tensor]:
+        """Take one step and return its losses, for which nobody waits."""
         recipe = self.recipe
         rate = cosine_rate(recipe.learning_rate, recipe.warmup_steps, recipe.steps, self.state.step)
         for group in self.state.optimiser.param_groups:
             group["lr"] = rate
         batch = self._batches.training(self.state.step)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
-            loss, parts = _losses(self.state.model, batch, self.recipe)
+            loss, parts = _losses(self._forward, batch, self.recipe)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.state.model.parameters(), self.recipe.clip)
         self.state.optimiser.step()
         self.state.optimiser.zero_grad()
         self.state.step += 1
         self.state.average(self.recipe.ema)
-        return {**{key: float(value) for key, value in parts.items()}, "gradient": float(norm), "learning_rate": rate}
+        return {**parts, "gradient": norm, "learning_rate": torch.tensor(rate)}
 
     def _errors(self, batch: Batch, model: nn.Module) -> dict[str, float]:
         answer = model(batch.images, batch.tokens, batch.proprio, batch.bins)
@@ -226,7 +227,7 @@ def read_log(directory: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _losses(model: nn.Module, batch: Batch, recipe: Recipe) -> tuple[Tensor, dict[str, Tensor]]:
+def _losses(model: Callable[..., Answer], batch: Batch, recipe: Recipe) -> tuple[Tensor, dict[str, Tensor]]:
     answer = model(batch.images, batch.tokens, batch.proprio, batch.bins)
     parts = {
         "chunk": _chunk_loss(answer.chunk.float(), batch),
@@ -251,5 +252,5 @@ def _optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.95), fused=True)
 
 
-def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
-    return {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]} if rows else {}
+def _mean(rows: Sequence[Mapping[str, Tensor | float]]) -> dict[str, float]:
+    return {key: sum(float(row[key]) for row in rows) / len(rows) for key in rows[0]} if rows else {}

@@ -8,10 +8,14 @@ EXTRAS := libero,demonstrations,robot,torch,dev
 WORKERS ?= $(shell nproc)
 COLLECT := $(BIN)/vla-bench collect --protocol reference-fast --pushes-hz 0.5 --workers $(WORKERS)
 DATA := $(foreach suite,object goal spatial 10,demonstrations/libero-$(suite)-fast)
+WEIGHTS ?= cpu
+DEVICE ?= cpu
+GATES ?= results/training/gates
+LAC = $(BIN)/vla-bench train lac --policy $(WEIGHTS) --device $(DEVICE) --data $(filter-out %-10-fast,$(DATA))
 export OMP_NUM_THREADS ?= 1
 export LP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo demonstrations reference gpu test test-slow check format bench constraints clean
+.PHONY: help setup demo demonstrations reference gates gpu test test-slow check format bench constraints clean
 
 help:  ## Say what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -37,14 +41,23 @@ demonstrations: setup  ## Collect what the reference VLA is trained on: four sui
 	$(COLLECT) --suite libero-10@1 --episodes 30 --tasks 0 1 --out demonstrations/libero-10-fast
 	$(COLLECT) --suite libero-10@1 --episodes 20 --out demonstrations/libero-10-fast
 
-reference: demonstrations  ## Train the reference VLA on a CPU (3 h on 2 cores; run it again to go on)
+reference: demonstrations  ## Train the reference VLA on a CPU (6 h on 2 cores; run it again to go on)
 	OMP_NUM_THREADS=$(WORKERS) $(BIN)/vla-bench train reference --preset cpu --data $(DATA) --out results/training/cpu
+	OMP_NUM_THREADS=$(WORKERS) $(BIN)/vla-bench train reference --preset cpu-deep --data $(filter-out %-10-fast,$(DATA)) \
+		--begin results/training/cpu/checkpoint.safetensors --out results/training/deep
 
-gpu: demonstrations  ## All that waits for a GPU: the large reference VLA, and its success on four suites
+gates: demonstrations  ## Train LAC for the policy that ships, at three operating points (WEIGHTS=..., DEVICE=cuda for others)
+	OMP_NUM_THREADS=$(WORKERS) $(LAC) --stage 1 --out $(GATES)/align
+	for saving in 0.01 0.02 0.04; do OMP_NUM_THREADS=$(WORKERS) $(LAC) --stage 2 --saving $$saving \
+		--begin $(GATES)/align/gates.safetensors --out $(GATES)/saving-$$saving || exit 1; done
+
+gpu: demonstrations  ## All that waits for a GPU: the large reference VLA, its gates, its success; a 7B step piece by piece
 	$(BIN)/vla-bench train reference --preset gpu --data $(DATA) --out results/training/gpu
+	$(MAKE) gates DEVICE=cuda WEIGHTS=results/training/gpu/checkpoint.safetensors GATES=results/training/gpu-gates
 	for suite in object spatial goal 10; do $(BIN)/vla-bench run --suite libero-$$suite@1 --episodes 10 --protocol reference-fast \
 		--policy reference:results/training/gpu/checkpoint.safetensors,device=cuda --results results/gpu || exit 1; done
 	$(BIN)/vla-bench train card --weights results/training/gpu/checkpoint.safetensors --results results/gpu
+	$(BIN)/python benchmarks/gpu_steps.py --out results/released/gpu
 
 test: setup  ## Lint, and the tests and notebooks that pass in minutes
 	$(BIN)/ruff check .

@@ -51,6 +51,12 @@ def test_every_method_is_a_point_with_both_intervals(ax: Axes) -> None:
     assert vertical.get_segments()[0][:, 1].tolist() == pytest.approx([70, 90])
 
 
+def test_a_name_with_dollar_signs_is_drawn_as_it_is(tmp_path: Path) -> None:
+    with figures.paper_figure(tmp_path / "figure.svg") as ax:
+        figures.success_against_latency(ax, pd.DataFrame([row("$x^$:1", 0.8, 10)]))
+    assert "<!-- $x^$:1 (n=48) -->" in (tmp_path / "figure.svg").read_text()
+
+
 def test_a_full_success_rate_is_drawn(ax: Axes) -> None:
     perfect = row("full", 1.0, 10, success_low=0.93)
     figures.success_against_latency(ax, pd.DataFrame([perfect]))

@@ -7,10 +7,15 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from vla_bench import provenance
+from vla_bench import provenance, registry
+from vla_bench.errors import VlaBenchError
 
 DIAGNOSIS_GROUP = "vla_bench.diagnoses"
 """Entry points that name a callable which yields `Finding`s about an adapter."""
+
+NEEDS_GROUP = "vla_bench.needs"
+"""Entry points that name a callable which takes a policy's specification, or the name of a published checkpoint, and
+yields `Finding`s about what that needs; nothing about what it does not know."""
 
 MIN_FREE_GB = 2.0
 """Free disk below which results and caches may not fit."""
@@ -29,10 +34,16 @@ class Finding:
 
 @dataclass(frozen=True)
 class Doctor:
-    """Look at packages, physics, OpenGL, disk and processor; say what to do about what does not work."""
+    """Look at packages, physics, OpenGL, disk and processor; say what to do about what does not work.
+
+    With a policy, also at what that needs, before anything is downloaded: `--policy openvla-7b`.
+    """
 
     results: Path = Path("results")
     """Where results would be written."""
+
+    policy: str = ""
+    """A policy as `vla-bench run` takes it, or the name of a published checkpoint that need not be here yet."""
 
     def run(self) -> int:
         """Print the findings; 1 if something is not fine."""
@@ -55,6 +66,21 @@ class Doctor:
         for entry in entry_points(group=DIAGNOSIS_GROUP):
             diagnose: Callable[[], Iterator[Finding]] = entry.load()
             yield from diagnose()
+        if self.policy:
+            yield from self._needs()
+
+    def _needs(self) -> Iterator[Finding]:
+        """Yield what the policy needs: what its adapter says, or else whether it can be made."""
+        needs = [finding for entry in entry_points(group=NEEDS_GROUP) for finding in entry.load()(self.policy)]
+        yield from needs
+        if needs:
+            return
+        try:
+            policy = registry.policy(self.policy)
+        except VlaBenchError as caught:
+            yield Finding("policy", False, str(caught), "see 'vla-bench list' and docs/bring-your-own.md")
+        else:
+            yield Finding("policy", True, f"{policy.name}, {policy.fingerprint}")
 
     def _disk(self) -> Finding:
         existing = next(path for path in (self.results, *self.results.absolute().parents) if path.exists())

@@ -125,8 +125,18 @@ def _load(entry: EntryPoint) -> Any:
         raise MissingPackageError(entry.name, entry.module, caught) from caught
 
 
-def _build(kind: Kind, spec: str) -> Any:
+def taken_apart(spec: str) -> tuple[str, list[Any], dict[str, Any]]:
+    """Return name, positional and keyword arguments of a specification.
+
+    Raises:
+        SpecError: If it cannot be read.
+    """
     name, _, text = spec.strip().partition(":")
+    return name, *_arguments(spec, text)
+
+
+def _build(kind: Kind, spec: str) -> Any:
+    name, args, kwargs = taken_apart(spec)
     if (kind, name) in _registered:
         make = _registered[kind, name]
     else:
@@ -134,7 +144,6 @@ def _build(kind: Kind, spec: str) -> Any:
         if name not in entries:
             raise UnknownNameError(kind, name, names(kind))
         make = _load(entries[name])
-    args, kwargs = _arguments(spec, text)
     _check_arguments(make, name, spec, args, kwargs)
     return make(*args, **kwargs)
 

@@ -35,6 +35,7 @@ STYLE: Any = {
     "axes.spines.right": False,
     "pdf.fonttype": 42,
     "svg.hashsalt": "0",
+    "text.parse_math": False,  # a dollar sign in a method's name is one
 }
 
 

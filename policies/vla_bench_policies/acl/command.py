@@ -37,6 +37,6 @@ class TrainAcl(TrainNetworks):
         if self.first_layer:
             raise OptionError("--first-layer", self.first_layer, "0: VLA-ACL deletes rows before the decoder")
         recipe = ScorerRecipe(scorer=shape, task_loss=self.task_loss, seed=self.seed)
-        recipe = replace(recipe, steps=self.steps or recipe.steps)
+        recipe = replace(recipe, steps=self.steps or recipe.steps, batch=self.batch or recipe.batch)
         scorer = Scorer(shape)
         return Lesson(recipe, KIND, scorer, FadingLosses(recipe, scorer, teacher))

@@ -47,7 +47,7 @@ class TrainNetworks(ABC):
     data: tuple[Path, ...]
     """Directories of the demonstrations that the policy was trained on; every tenth episode is held out."""
 
-    policy: str = "cpu"
+    policy: str = "cpu-deep"
     """Weights of the reference VLA: a name that ships, or a path."""
 
     out: Path = Path("results/training/networks")
@@ -55,6 +55,9 @@ class TrainNetworks(ABC):
 
     steps: int = 0
     """Optimiser steps; 0 means the recipe's."""
+
+    batch: int = 0
+    """Windows a step; 0 means the recipe's."""
 
     task_loss: TaskLoss = "imitation"
     """The policy's own L1, or half of it and half the distance to the full computation."""
@@ -82,8 +85,8 @@ class TrainNetworks(ABC):
         """Train, and print where the networks are."""
         if not self.data:
             raise OptionError("--data", "missing", "directories of demonstrations, made with 'vla-bench collect'")
-        if self.steps < 0 or self.seed < 0:
-            raise OptionError("--steps and --seed", (self.steps, self.seed), "numbers of at least 0")
+        if min(self.steps, self.batch, self.seed) < 0:
+            raise OptionError("--steps, --batch, --seed", (self.steps, self.batch, self.seed), "numbers of at least 0")
         torch.set_num_threads(self.threads or os.cpu_count() or 1)
         if self.device == "cuda" and not torch.cuda.is_available():
             raise OptionError(

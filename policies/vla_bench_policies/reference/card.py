@@ -22,7 +22,7 @@ N_TEXT = 10
 class Card:
     """Write the card of a checkpoint: its data, recipe, size, and success a task from recorded runs."""
 
-    weights: str = "cpu"
+    weights: str = "cpu-deep"
     """Name of a checkpoint that ships, or the path of a safetensors file."""
 
     results: tuple[Path, ...] = ()

@@ -45,7 +45,7 @@ class ReferencePolicy:
 
     head: Head = "oft"
 
-    def __init__(self, weights: str = "cpu", execute: int = 8, device: str = "cpu") -> None:
+    def __init__(self, weights: str = "cpu-deep", execute: int = 8, device: str = "cpu") -> None:
         """Load a checkpoint.
 
         Args:
@@ -75,7 +75,7 @@ class ReferencePolicy:
         self._cache = TokenCache(self._stack, [CacheRule()])
         self._tokens: dict[str, Tensor] = {}
         self._flops: dict[int, int] = {}
-        shown = "" if weights == "cpu" else f":{Path(weights).stem}"
+        shown = "" if weights == "cpu-deep" else f":{Path(weights).stem}"
         self.name = f"reference-{self.head}{shown}"
         self.action_spec = ActionSpec()
         self.cameras: tuple[str, ...] | None = self._model.config.cameras
@@ -216,7 +216,7 @@ class AutoregressivePolicy(ReferencePolicy):
 
     head: Head = "ar"
 
-    def __init__(self, weights: str = "cpu", device: str = "cpu") -> None:
+    def __init__(self, weights: str = "cpu-deep", device: str = "cpu") -> None:
         """Load a checkpoint; see `ReferencePolicy`."""
         super().__init__(weights, execute=1, device=device)
 

@@ -38,21 +38,21 @@ def added_normed(
 
 
 def turned(
-    fused: Float[Tensor, "rows heads w"], cosine: Float[Tensor, "rows w"], sine: Float[Tensor, "rows w"], n_turned: int
+    both: Float[Tensor, "rows turned w"], cosine: Float[Tensor, "rows w"], sine: Float[Tensor, "rows w"]
 ) -> Float[Tensor, "rows turned w"]:
-    """Return the first heads, rotated; the sine's first half is negative."""
-    both, half = fused[:, :n_turned], fused.shape[-1] // 2
+    """Return queries and keys, rotated; the sine's first half is negative."""
+    half = both.shape[-1] // 2
     swapped = torch.cat((both[..., half:], both[..., :half]), dim=-1)
     return both * cosine[:, None] + swapped * sine[:, None]
 
 
 def turned_and_kept(
     fused: Float[Tensor, "rows heads w"], cosine: Float[Tensor, "rows w"], sine: Float[Tensor, "rows w"],
-    n_turned: int, slots: Int[Tensor, " rows"], keys: Float[Tensor, "kv slots w"], values: Float[Tensor, "kv slots w"],
+    slots: Int[Tensor, " rows"], keys: Float[Tensor, "kv slots w"], values: Float[Tensor, "kv slots w"],
 ) -> Float[Tensor, "rows turned w"]:  # fmt: skip
     """Return queries and keys, rotated, and write keys and values to their slots."""
-    both = turned(fused, cosine, sine, n_turned)
-    n_kept = keys.shape[0]
+    n_kept, n_turned = keys.shape[0], fused.shape[1] - keys.shape[0]
+    both = turned(fused[:, :n_turned], cosine, sine)
     keys.index_copy_(1, slots, both[:, n_turned - n_kept :].transpose(0, 1))
     values.index_copy_(1, slots, fused[:, n_turned:].transpose(0, 1))
     return both
@@ -100,7 +100,7 @@ def of_narrow(rows: Tensor, row_scale: Tensor, weight: Tensor, scale: Tensor, dt
 
     The kernel writes bfloat16 only.
     """
-    wide = torch._scaled_mm(rows, weight.t(), row_scale, scale, out_dtype=torch.bfloat16, use_fast_accum=True)
+    wide = torch.ops.aten._scaled_mm(rows, weight.t(), row_scale, scale, out_dtype=torch.bfloat16, use_fast_accum=True)
     return wide.to(dtype)
 
 
@@ -121,13 +121,31 @@ class Kernels:
 PLAIN = Kernels()
 
 
-def compiled() -> Kernels:
-    """Return kernels that are compiled when they first meet a shape; what does not compile whole is an error then."""
+def allow_variants() -> None:
+    """Let a function be compiled for as many shapes as there are here."""
     torch._dynamo.config.recompile_limit = MOST_VARIANTS
     torch._dynamo.config.accumulated_recompile_limit = MOST_VARIANTS * len(fields(Kernels))
-    plain = {own.name: getattr(PLAIN, own.name) for own in fields(Kernels)}
-    rows = {"of_one_row": of_one_row, "of_one_row_narrow": of_one_row_narrow}
-    return Kernels(
-        **{name: torch.compile(kernel, fullgraph=True, dynamic=name not in rows) for name, kernel in plain.items()}
-        | {name: torch.compile(kernel, fullgraph=True, dynamic=False) for name, kernel in rows.items()}
-    )
+
+
+def compiled() -> Kernels:
+    """Return kernels that are compiled when they first meet a shape; what does not compile whole is an error then."""
+    allow_variants()
+    own = {field.name: getattr(PLAIN, field.name) for field in fields(Kernels)}
+    own |= {"of_one_row": of_one_row, "of_one_row_narrow": of_one_row_narrow}
+    return Kernels(**{name: _for_any_rows(kernel) for name, kernel in own.items()})
+
+
+def _for_any_rows(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a kernel that is compiled once for any number of rows above one, and anew for every other size."""
+    whole = torch.compile(kernel, fullgraph=True)
+
+    def call(x: Tensor, *rest: Any) -> Any:
+        for tensor in (x, *rest):
+            if isinstance(tensor, Tensor):
+                many = len(x) > 1 and len(tensor) == len(x)
+                if many:
+                    torch._dynamo.maybe_mark_dynamic(tensor, 0)
+                torch._dynamo.mark_static(tensor, list(range(many, tensor.ndim)))
+        return whole(x, *rest)
+
+    return call

@@ -1,7 +1,5 @@
 """Buckets, and which rows fill one: all on the GPU, and of a size that does not depend on values."""
 
-from itertools import pairwise
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -75,8 +73,10 @@ class Buckets:
 
     def bucket_of(self, n_visual: Int[Tensor, "*n"]) -> Int[Tensor, "*n"]:
         """Return the index of the smallest bucket for so many visual rows, without leaving the GPU."""
-        edges = [earlier - self.n_rest for earlier, _ in pairwise(self.sizes)]
-        return sum((n_visual > edge).long() for edge in edges) if edges else torch.zeros_like(n_visual)
+        index = torch.zeros_like(n_visual)
+        for size in self.sizes[:-1]:
+            index = index + (n_visual > size - self.n_rest).to(index.dtype)
+        return index
 
     def _best(self, scores: Tensor, bucket: int) -> Tensor:
         """Return the visual rows with the highest scores, worst first."""

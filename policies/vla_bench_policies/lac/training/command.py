@@ -60,7 +60,8 @@ class TrainLac(TrainNetworks):
             stage=self.stage, saving=self.saving, first_layer=self.first_layer, task_loss=self.task_loss,
             seed=self.seed,
         )  # fmt: skip
-        recipe = replace(recipe, steps=self.steps or (ALIGNMENT_STEPS if self.stage == 1 else recipe.steps))
+        steps = self.steps or (ALIGNMENT_STEPS if self.stage == 1 else recipe.steps)
+        recipe = replace(recipe, steps=steps, batch=self.batch or recipe.batch)
         gates, begin = Gates(recipe.gates), "random"
         if self.begin is not None:
             trained = checkpoint.load_for(self.begin, KIND, policy.sha256)

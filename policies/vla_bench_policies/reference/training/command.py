@@ -64,6 +64,8 @@ class TrainReference:
         """Train, and print where the checkpoint is."""
         recipe, device = self._recipe(), self._device()
         torch.set_num_threads(self.threads or os.cpu_count() or 1)
+        if device.type == "cuda":
+            torch.set_float32_matmul_precision("high")
         data = frames.load(self.data, recipe.model.cameras, recipe.model.image_px, self.cache)
         self.out.mkdir(parents=True, exist_ok=True)
         with only_writer(self.out / "train.lock"):

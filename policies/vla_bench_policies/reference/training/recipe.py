@@ -67,7 +67,7 @@ PRESETS: dict[str, Recipe] = {
         model=ModelConfig(patch_px=8, vision_width=192, vision_layers=3, layers=8),
         steps=12_000,
         batch=256,
-        warmup_steps=1_000,
+        warmup_steps=500,
         validate_every=1_000,
     ),
 }

@@ -1,0 +1,114 @@
+"use strict";
+(() => {
+  const at = (id) => document.getElementById(id);
+  const PHASES = {
+    waiting: "Waiting for the robot.",
+    placing: "Place the objects as in the start image, step back, then start.",
+    playing: "The robot moves. Label as soon as the outcome is certain, which ends the trial.",
+    labelling: "The trial is over. How did it end?",
+    relabelling: "The last label is taken back. How did that trial end?",
+    error: "Something went wrong. Look at the robot; start repeats the trial.",
+    rating: "How does this trial end? Start plays it again.",
+    done: "All trials are labelled.",
+    closed: "Finished. This page can be closed.",
+  };
+  const KEYS = { s: "start", y: "success", n: "failure", u: "undo" };
+  const RETRY_MS = 1000;
+  const urls = { live: "", reference: "" };
+  let socket = null;
+  let state = { view: -1, phase: "waiting", buttons: [] };
+
+  function press(word) {
+    if (socket?.readyState !== WebSocket.OPEN) return;
+    if (word !== "estop" && !state.buttons.includes(word)) return;
+    const labels = word === "success" || word === "failure";
+    const note = labels ? at("note").value : "";
+    socket.send(JSON.stringify({ do: word, view: state.view, note }));
+    if (labels) at("note").value = "";
+  }
+
+  function picture(kind, jpeg) {
+    const image = at(kind);
+    if (urls[kind]) URL.revokeObjectURL(urls[kind]);
+    urls[kind] = jpeg.size ? URL.createObjectURL(new Blob([jpeg], { type: "image/jpeg" })) : "";
+    if (urls[kind]) image.src = urls[kind];
+    else image.removeAttribute("src");
+    overlay();
+  }
+
+  function overlay() {
+    const shown = state.phase === "placing" && Boolean(urls.reference);
+    at("live").hidden = !urls.live;
+    at("reference").hidden = !shown;
+    at("overlay").hidden = !shown;
+    at("reference").style.opacity = at("share").value / 100;
+    at("reference").classList.toggle("difference", at("difference").checked);
+  }
+
+  function labelOf(last) {
+    return last ? `Last label: ${last[0]} ${last[1] ? "success" : "failure"}` : "";
+  }
+
+  function show(next) {
+    const rating = next.mode === "label";
+    state = next;
+    at("title").textContent = rating ? "Second rater" : "Operator";
+    at("trial").textContent = next.trial ?? "–";
+    at("count").textContent = next.number ? `trial ${next.number} of ${next.total}` : "";
+    at("progress").max = next.total ?? 1;
+    at("progress").value = next.phase === "done" || next.phase === "closed" ? next.total ?? 1 : (next.number ?? 1) - 1;
+    at("instruction").textContent = next.instruction ?? "";
+    at("phase").textContent = PHASES[next.phase] ?? next.phase;
+    at("message").hidden = !next.message;
+    at("message").textContent = next.message ?? "";
+    at("rubric").textContent = next.rubric ?? "";
+    at("last").textContent = labelOf(next.last);
+    at("score").textContent = next.score === undefined ? "" : `Reset score ${next.score.toFixed(3)} (1 is the start image itself)`;
+    at("note-label").hidden = !["playing", "labelling", "relabelling", "rating"].includes(next.phase);
+    at("recover").hidden = !next.buttons.includes("recover");
+    at("start").querySelector("b").textContent = next.phase === "done" ? "Finish" : rating ? "Play again" : "Start";
+    document.querySelector("footer").hidden = rating;
+    for (const button of document.querySelectorAll("[data-do]")) button.disabled = !next.buttons.includes(button.dataset.do);
+    alarm(next.alarm ?? "");
+    overlay();
+  }
+
+  function alarm(text) {
+    at("link").hidden = !text;
+    if (at("link").textContent !== text) at("link").textContent = text;
+  }
+
+  function lost() {
+    if (state.phase === "closed") return;
+    show({ ...state, buttons: [], alarm: "No connection: nothing here reaches the robot. Use the hardware stop." });
+    setTimeout(connect, RETRY_MS);
+  }
+
+  function connect() {
+    socket = new WebSocket(`ws://${location.host}/`);
+    socket.binaryType = "blob";
+    socket.onclose = lost;
+    socket.onmessage = async ({ data }) => {
+      if (typeof data === "string") return show(JSON.parse(data));
+      const kind = new Uint8Array(await data.slice(0, 1).arrayBuffer())[0] === 0 ? "live" : "reference";
+      picture(kind, data.slice(1));
+    };
+  }
+
+  for (const button of document.querySelectorAll("[data-do]")) button.addEventListener("click", () => press(button.dataset.do));
+  at("estop").addEventListener("click", () => press("estop"));
+  at("share").addEventListener("input", overlay);
+  at("difference").addEventListener("change", overlay);
+  at("overlay").addEventListener("submit", (event) => event.preventDefault());
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") return press("estop");
+    const typing = event.target.matches?.("input[type=text]");
+    if (typing || !at("keys").checked || event.repeat || event.ctrlKey || event.altKey || event.metaKey) return undefined;
+    const key = event.key.toLowerCase();
+    if (key === "d") at("difference").click();
+    else if (KEYS[key]) press(KEYS[key]);
+    else return undefined;
+    return event.preventDefault();
+  });
+  connect();
+})();

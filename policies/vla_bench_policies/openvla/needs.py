@@ -1,0 +1,152 @@
+"""What a published checkpoint needs, told before 15 GB are downloaded: disk, memory, packages, and time for a query."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from time import perf_counter
+
+import torch
+
+from vla_bench import registry
+from vla_bench.doctor import Finding
+from vla_bench_policies.openvla.answers import read_statistics
+from vla_bench_policies.openvla.errors import PublishedCheckpointError
+from vla_bench_policies.openvla.prismatic import read_checkpoint
+from vla_bench_policies.openvla.tensors import Shards
+
+POLICIES = ("openvla", "openvla-oft", "cogact")
+
+PARAMETERS = 7.54e9
+"""Of Prismatic with Llama-2-7B, which all of them are built on."""
+
+DECODER, TOWERS = 6.5e9, 0.73e9
+"""Parameters that a row, and a patch of a picture, are multiplied with."""
+
+ROWS = {"openvla": (288, 1), "openvla-oft": (600, 2), "cogact": (282, 1)}
+"""Rows of a query with a sentence of about 25 tokens, and pictures of 256 patches."""
+
+ON_GPU, ON_CPU = 1.1, 1.2
+"""Memory while it runs, over the weights' own: measured for loading on a CPU, activations and buffers on a GPU."""
+
+PROBE = 1024
+"""Side of the matrices by which this machine's rate is measured."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A checkpoint on the model hub."""
+
+    policy: str
+    repository: str
+    download_gb: float
+
+
+CATALOGUE = {
+    entry.repository.partition("/")[2].lower(): entry
+    for entry in (
+        Published("openvla", "openvla/openvla-7b", 15.1),
+        *(
+            Published("openvla", f"openvla/openvla-7b-finetuned-libero-{suite}", 15.1)
+            for suite in ("spatial", "object", "goal", "10")
+        ),
+        *(
+            Published("openvla-oft", f"moojink/openvla-7b-oft-finetuned-libero-{suite}", 15.4)
+            for suite in ("spatial", "object", "goal", "10")
+        ),
+        Published("cogact", "CogACT/CogACT-Base", 30.0),
+    )
+}
+"""By the name that its authors gave it. Sizes follow from the shapes: two bytes a parameter, CogACT's four."""
+
+
+def needs(spec: str) -> Iterator[Finding]:
+    """Yield what a policy of these adapters, or a published checkpoint, needs and what is missing.
+
+    Args:
+        spec: `openvla-7b`, `openvla:FOLDER,device=cuda`, ...
+
+    Raises:
+        SpecError: If it cannot be read.
+    """
+    name, args, options = registry.taken_apart(spec)
+    published = CATALOGUE.get(name.lower())
+    policy = published.policy if published else name
+    if policy not in POLICIES:
+        return
+    weights = Path(str(args[0] if args else options.get("weights", f"weights/{name}")))
+    published = published or CATALOGUE.get(weights.name.lower())
+    yield from _packages()
+    yield from _files(policy, weights, published)
+    device = str(options.get("device", "cuda" if torch.cuda.is_available() else "cpu"))
+    wide = options.get("dtype", "bfloat16") == "float32"
+    yield _memory(device, PARAMETERS * (4 if wide else 2) / 1e9)
+    yield _pace(policy, device, torch.float32 if wide else torch.bfloat16)
+
+
+def _packages() -> Iterator[Finding]:
+    for package in ("safetensors", "tokenizers"):
+        found = find_spec(package) is not None
+        yield Finding(package, found, "installed" if found else "missing", "pip install 'vla-bench[torch]'")
+
+
+def _files(policy: str, weights: Path, published: Published | None) -> Iterator[Finding]:
+    """Yield whether the checkpoint is here and whole, or what its download takes."""
+    if weights.is_dir():
+        try:
+            (read_checkpoint if policy == "cogact" else Shards)(weights)
+            suites = ", ".join(sorted(read_statistics(weights)))
+        except PublishedCheckpointError as caught:
+            yield Finding("checkpoint", False, str(caught), "download what is missing")
+        else:
+            yield Finding("checkpoint", True, f"{weights}, whole; statistics of {suites}")
+        return
+    if published is None:
+        advice = f"download one into it; known are {', '.join(CATALOGUE)}"
+        yield Finding("checkpoint", False, f"there is no folder {weights}", advice)
+        return
+    command = f"hf download {published.repository} --local-dir {weights}"
+    yield Finding("checkpoint", False, f"{weights} is not here: {published.download_gb:.1f} GB to download", command)
+    free_gb = shutil.disk_usage(next(path for path in weights.absolute().parents if path.exists())).free / 1e9
+    yield Finding("disk", free_gb > published.download_gb, f"{free_gb:.0f} GB free", "make room for the download")
+
+
+def _memory(device: str, weights_gb: float) -> Finding:
+    if device == "cuda" and not torch.cuda.is_available():
+        return Finding("memory", False, "torch finds no GPU", f"device=cpu needs {ON_CPU * weights_gb:.0f} GB")
+    if device == "cuda":
+        free_gb, wanted = torch.cuda.mem_get_info()[0] / 1e9, ON_GPU * weights_gb
+    else:
+        free_gb, wanted = _available_gb(), ON_CPU * weights_gb
+    advice = f"free some, or use a machine with {wanted:.0f} GB"
+    return Finding("memory", free_gb > wanted, f"{wanted:.0f} GB needed on {device}, {free_gb:.0f} GB free", advice)
+
+
+def _available_gb() -> float:
+    """Return the memory that programs can have without swapping, as Linux says it."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    return int(lines["MemAvailable"].split()[0]) * 1024 / 1e9
+
+
+def _pace(policy: str, device: str, dtype: torch.dtype) -> Finding:
+    """Return the least time of a query: its operations at the rate of a large matrix product here."""
+    rows, views = ROWS[policy]
+    operations = 2 * (DECODER * rows + TOWERS * 256 * views)
+    where = device if device != "cuda" or torch.cuda.is_available() else "cpu"
+    rate = _rate(torch.device(where), dtype)
+    seconds = operations / rate
+    found = f"at least {seconds:.2g} s a query on {where}: {operations / 1e12:.1f} TFLOP at {rate / 1e12:.2g} TFLOP/s"
+    return Finding("pace", seconds < 1, found, "slow for a robot and for a table of 500 episodes: use a GPU")
+
+
+def _rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Return the best of three matrix products [operations per second], after one that is not counted."""
+    side = PROBE if device.type == "cpu" else 8 * PROBE
+    a = torch.randn(side, side, device=device).to(dtype)
+    times = []
+    for _ in range(4):
+        began = perf_counter()
+        float((a @ a)[0, 0])
+        times.append(perf_counter() - began)
+    return 2 * side**3 / min(times[1:])

@@ -1,0 +1,78 @@
+"""What a published checkpoint needs, told before it is downloaded."""
+
+from pathlib import Path
+
+import published
+import pytest
+import torch
+
+from vla_bench.doctor import Doctor, Finding
+from vla_bench_policies.openvla import needs as module
+from vla_bench_policies.openvla.needs import CATALOGUE, needs
+
+
+@pytest.fixture(autouse=True)
+def _a_small_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PROBE", 64)
+
+
+def found(spec: str) -> dict[str, Finding]:
+    return {finding.name: finding for finding in needs(spec)}
+
+
+def test_a_checkpoint_that_is_not_here_is_told_with_its_size_and_its_download() -> None:
+    told = found("openvla-7b")
+    assert not told["checkpoint"].fine
+    assert told["checkpoint"].found == "weights/openvla-7b is not here: 15.1 GB to download"
+    assert told["checkpoint"].advice == "hf download openvla/openvla-7b --local-dir weights/openvla-7b"
+    assert {"safetensors", "tokenizers", "disk", "memory", "pace"} <= set(told)
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_every_known_checkpoint_is_told_about(name: str) -> None:
+    assert not found(name)["checkpoint"].fine
+    assert found(name)["checkpoint"].advice.startswith("hf download ")
+
+
+@pytest.mark.parametrize(("save", "policy"), [(published.save_openvla, "openvla"), (published.save_cogact, "cogact")])
+def test_a_checkpoint_that_is_here_is_told_with_its_statistics(save, policy: str, tmp_path: Path) -> None:
+    save(tmp_path / "small", grid=4)
+    told = found(f"{policy}:{tmp_path}/small")
+    assert told["checkpoint"].fine
+    assert "whole; statistics of" in told["checkpoint"].found
+    assert "disk" not in told
+
+
+def test_a_shard_that_is_missing_is_named(tmp_path: Path) -> None:
+    published.save_openvla(tmp_path / "small", grid=4)
+    (tmp_path / "small" / "model-00002-of-00003.safetensors").unlink()
+    assert "2 of 3 shards are there" in found(f"openvla:{tmp_path}/small")["checkpoint"].found
+
+
+def test_memory_and_time_follow_from_type_and_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_available_gb", lambda: 20.0)
+    monkeypatch.setattr(module, "_rate", lambda device, dtype: 1e12)
+    assert found("openvla-7b")["memory"] == Finding(
+        "memory", True, "18 GB needed on cpu, 20 GB free", "free some, or use a machine with 18 GB"
+    )
+    assert not found("openvla:x,dtype=float32")["memory"].fine
+    assert found("openvla-7b")["pace"].found.startswith("at least 4.1 s a query on cpu: 4.1 TFLOP")
+    assert found("openvla-oft:x")["pace"].found.startswith("at least 8.5 s")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about a machine without a GPU")
+def test_a_gpu_that_is_not_there_is_said() -> None:
+    assert found("openvla:x,device=cuda")["memory"].found == "torch finds no GPU"
+
+
+def test_other_policies_are_none_of_its_business() -> None:
+    assert not found("reference")
+
+
+def test_doctor_asks_for_a_policy_or_makes_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    assert Doctor(policy="openvla-7b").run() == 1
+    assert "15.1 GB to download" in capsys.readouterr().out
+    Doctor(policy="nothing-of-the-sort").run()
+    assert "BAD  policy: unknown policy 'nothing-of-the-sort'" in capsys.readouterr().out
+    Doctor(policy="reference").run()
+    assert "ok   policy: reference-oft, " in capsys.readouterr().out

@@ -48,7 +48,7 @@ reference: demonstrations  ## Train the reference VLA on a CPU (6 h on 2 cores; 
 
 gates: demonstrations  ## Train LAC for the policy that ships, at three operating points (WEIGHTS=..., DEVICE=cuda for others)
 	OMP_NUM_THREADS=$(WORKERS) $(LAC) --stage 1 --out $(GATES)/align
-	for saving in 0.01 0.02 0.04; do OMP_NUM_THREADS=$(WORKERS) $(LAC) --stage 2 --saving $$saving \
+	for saving in 0.03 0.06 0.1; do OMP_NUM_THREADS=$(WORKERS) $(LAC) --stage 2 --saving $$saving \
 		--begin $(GATES)/align/gates.safetensors --out $(GATES)/saving-$$saving || exit 1; done
 
 gpu: demonstrations  ## All that waits for a GPU: the large reference VLA, its gates, its success; a 7B step piece by piece

@@ -73,6 +73,6 @@ def test_doctor_asks_for_a_policy_or_makes_it(monkeypatch: pytest.MonkeyPatch, c
     assert Doctor(policy="openvla-7b").run() == 1
     assert "15.1 GB to download" in capsys.readouterr().out
     Doctor(policy="nothing-of-the-sort").run()
-    assert "BAD  policy: unknown policy 'nothing-of-the-sort'" in capsys.readouterr().out
+    assert "BAD  policy: no policy named 'nothing-of-the-sort'" in capsys.readouterr().out
     Doctor(policy="reference").run()
     assert "ok   policy: reference-oft, " in capsys.readouterr().out

@@ -22,8 +22,8 @@ PROTOCOL = "reference-fast"
 MOST_BYTES = 25e6
 """Of a checkpoint in the package."""
 
-LEAST_SUCCESS = 0.6
-"""On ten tasks: what the issue of this policy asks for without a GPU."""
+LEAST_SUCCESS = 0.85
+"""On ten tasks; 30 of 30 when it was released."""
 
 SHIPPED = sorted(find("cpu").parent.glob("*.safetensors"))
 

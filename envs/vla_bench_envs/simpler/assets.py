@@ -38,7 +38,7 @@ MADE_UP = {
 
 def folder() -> Path:
     """Return where ManiSkill looks for assets: `data` below MS_ASSET_DIR, or below `.maniskill` in the home folder."""
-    return Path(os.environ.get("MS_ASSET_DIR") or Path.home() / ".maniskill") / "data"
+    return Path(os.environ.get("MS_ASSET_DIR", Path.home() / ".maniskill")) / "data"
 
 
 def check() -> None:

@@ -1,6 +1,6 @@
 """One SIMPLER task: physics, the success predicate and what is sensed.
 
-Every episode is played in a scene that is built for it (0.3 s), as SIMPLER itself builds an environment for each. A
+Every episode is played in a scene that is built for it (0.2 s), as SIMPLER itself builds an environment for each. A
 reset of ManiSkill 3.0.1 without that lets the last episode's arm stand among the objects while they come to rest: the
 eggplant then begins elsewhere, by up to radians in orientation.
 """

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 from vla_bench_envs.libero.startup import quiet
@@ -50,11 +51,10 @@ def twin_class(env_id: str) -> type[Any]:
     prepare_driver()
     try:
         with quiet():
-            import mani_skill.envs  # noqa: F401 - registers its environments
-            from mani_skill.utils.registration import REGISTERED_ENVS
+            import_module("mani_skill.envs")  # registers its environments
+            parent: Any = import_module("mani_skill.utils.registration").REGISTERED_ENVS[env_id].cls
     except ImportError as caught:
         raise MissingSimulatorError(caught) from caught
-    parent: Any = REGISTERED_ENVS[env_id].cls
 
     class Twin(parent):
         def __init__(self, **kwargs: Any) -> None:
@@ -82,10 +82,9 @@ def asset_sources() -> dict[str, Any]:
     prepare_driver()
     try:
         with quiet():
-            from mani_skill.utils.assets.data import DATA_SOURCES
+            return import_module("mani_skill.utils.assets.data").DATA_SOURCES
     except ImportError as caught:
         raise MissingSimulatorError(caught) from caught
-    return DATA_SOURCES
 
 
 def make_simulator(env_id: str, protocol: SimplerProtocol) -> Any:

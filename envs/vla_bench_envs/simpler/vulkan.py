@@ -3,6 +3,7 @@
 import os
 import sys
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,7 @@ def render_system() -> Any:
     Raises:
         MissingVulkanError: If nothing can.
     """
-    import sapien.render
-
     try:
-        return sapien.render.RenderSystem()
+        return import_module("sapien.render").RenderSystem()
     except RuntimeError as caught:
         raise MissingVulkanError(caught, os.environ.get("VK_ICD_FILENAMES", "")) from caught

@@ -13,7 +13,7 @@ TaskLoss = Literal["imitation", "distill"]
 class LoopRecipe:
     """How the loop goes. Equal recipes on equal demonstrations and an equal policy give equal networks."""
 
-    steps: int = 600
+    steps: int = 250
     """Optimiser steps."""
 
     batch: int = 8

@@ -66,6 +66,7 @@ def _lines(path: Path, checkpoint: Checkpoint, episodes: pd.DataFrame) -> list[s
         *(f"* {line}" for line in _shape(checkpoint)),
         *(f"* data: {_described(source)}" for source in history.get("sources", ())),
         f"* training: {_training(history)}",
+        *([f"* begun as: {_training(history['before'])}"] if "before" in history else []),
         f"* held-out episodes: {_validation(history.get('validation', {}))}",
         "",
         "## Success on official initial states",

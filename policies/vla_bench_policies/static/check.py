@@ -80,8 +80,8 @@ def checks(device: torch.device, variants: dict[str, tuple[Kernels, bool, bool]]
                     assert isinstance(matrix, WideMatrix)
                     matrix.weight.mul_(LOUD)
             for name, (kernels, graphs, narrow) in variants.items():
-                if kernels is not PLAIN and dtype != torch.bfloat16:
-                    continue  # compiling twice as much would take longer than all measurements of a shape
+                if (narrow or kernels is not PLAIN) and dtype != torch.bfloat16:
+                    continue  # compiling twice as much would take longer than the measurements of a shape
                 decoder = StaticDecoder(weights.narrow() if narrow else weights, prompt.layout, prompt.n_given, kernels)
                 title = f"{prompt.name} {str(dtype).removeprefix('torch.')} {name}"
                 most = NARROW_LIMIT if narrow else limit

@@ -1,6 +1,7 @@
 """Recording a step once and replaying it: one launch instead of some hundred."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -39,9 +40,18 @@ class Recorder:
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
                 found = step()
         torch.cuda.synchronize(self.device)
+        return _Replay(graph, found, step)
 
-        def replay() -> Any:
-            graph.replay()
-            return found
 
-        return replay
+@dataclass(frozen=True)
+class _Replay:
+    """A recorded step."""
+
+    graph: Any
+    found: Any
+    step: Callable[[], Any]
+    """Holds the buffers that the graph reads, which must not be freed before it."""
+
+    def __call__(self) -> Any:
+        self.graph.replay()
+        return self.found

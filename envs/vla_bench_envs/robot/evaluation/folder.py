@@ -120,6 +120,17 @@ class Folder:
             raise SealBrokenError(self.path / "seal.json", seal.sha256, plan.seal_sha256)
         return seal
 
+    def played(self, plan: EvaluationPlan) -> dict[str, Any] | None:
+        """Return the provenance of what was played; None if nothing was.
+
+        Raises:
+            PlanChangedError: If another plan was.
+        """
+        found = provenance.read(self.blind)
+        if found is not None:
+            _check_plan(self.blind, plan, [str(found["plan"].get(EVALUATION, ""))])
+        return found
+
     def read_trials(self, plan: EvaluationPlan) -> list[TrialRecord]:
         """Return what the robot did in every attempt.
 

@@ -80,13 +80,12 @@ class AtPage:
         self._rubric, self._tasks = plan.rubric, plan.resolve().suite.tasks()
         self._total = len(plan.trials())
         self._trial: Trial | None = None
-        self._verdict: Press | None = None
         self.last: tuple[str, bool] | None = None
         """Trial and label that can be taken back."""
 
     def prepare(self, trial: Trial, look: Look, reference: np.ndarray | None) -> None:
         """Show the start over what the camera sees, until the operator starts."""
-        self._trial, self._verdict = trial, None
+        self._trial = trial
         self._desk.picture("reference", reference)
         self._show_placing(reference)
         while True:
@@ -106,13 +105,13 @@ class AtPage:
     def watch(self, picture: np.ndarray) -> bool:
         """Show the picture; end the trial when it is labelled."""
         self._desk.picture("live", picture)
-        self._verdict = self._desk.pressed()
-        return self._verdict is not None
+        return self._desk.pressed() is not None
 
     def label(self, trial: Trial, known: bool) -> Press:
         """Return the label that ended the trial, or ask for one."""
-        verdict = self._desk.pressed() or self._verdict or self._asked("labelling")
+        verdict = self._desk.pressed() or self._asked("labelling")
         self.last = trial.id, verdict.word == "success"
+        self._show("homing")
         return verdict
 
     def told(self, trial: Trial, error: str) -> None:
@@ -123,6 +122,7 @@ class AtPage:
             self._show("error", buttons, message=message)
             press = self._desk.wait()
             if press is None or press.word != "recover" or self._recover is None:
+                self._show("homing")
                 return
             try:
                 self._recover()

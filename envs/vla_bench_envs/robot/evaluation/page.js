@@ -2,7 +2,8 @@
 (() => {
   const at = (id) => document.getElementById(id);
   const PHASES = {
-    waiting: "Waiting for the robot.",
+    waiting: "Waiting for the robot, which may go home: stay out of its reach.",
+    homing: "The arm goes home: stay out of its reach.",
     placing: "Place the objects as in the start image, step back, then start.",
     playing: "The robot moves. Label as soon as the outcome is certain, which ends the trial.",
     labelling: "The trial is over. How did it end?",
@@ -58,7 +59,8 @@
     at("progress").max = next.total ?? 1;
     at("progress").value = next.phase === "done" || next.phase === "closed" ? next.total ?? 1 : (next.number ?? 1) - 1;
     at("instruction").textContent = next.instruction ?? "";
-    at("phase").textContent = PHASES[next.phase] ?? next.phase;
+    const ready = next.phase === "placing" && !next.reference;
+    at("phase").textContent = ready ? "Start when the scene is ready." : PHASES[next.phase] ?? next.phase;
     at("message").hidden = !next.message;
     at("message").textContent = next.message ?? "";
     at("rubric").textContent = next.rubric ?? "";

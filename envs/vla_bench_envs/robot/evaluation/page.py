@@ -34,6 +34,9 @@ HOST = "127.0.0.1"
 LOOK_S = 0.1
 """How often a page is told what is new, pictures included; what it sends is heard at once."""
 
+OPEN_S = 2.0
+"""Patience with a connection that says nothing, as browsers keep one in reserve: closing the page waits for it."""
+
 LONGEST_BYTES = 4096
 """Of a message from a page."""
 
@@ -57,7 +60,7 @@ class OperatorPage:
         try:
             self._server = serve(
                 self._converse, HOST, port, process_request=self._answer, origins=self._origins, compression=None,
-                max_size=LONGEST_BYTES, close_timeout=1,
+                max_size=LONGEST_BYTES, open_timeout=OPEN_S, close_timeout=1,
             )  # fmt: skip
         except OSError as caught:
             raise OptionError("--page-port", port, f"a port that is free ({caught.strerror})") from caught
@@ -138,9 +141,7 @@ class OperatorPage:
 
 def page() -> str:
     """Return the page: one file that needs no other."""
-    html, style, script = (files(__package__).joinpath(f"page.{suffix}").read_text("utf-8") for suffix in _PARTS)
+    folder = files("vla_bench_envs.robot.evaluation")
+    html, style, script = (folder.joinpath(f"page.{suffix}").read_text("utf-8") for suffix in ("html", "css", "js"))
     digest = b64encode(sha256(script.encode()).digest()).decode()
     return html.replace("{{ style }}", style).replace("{{ script_hash }}", digest).replace("{{ script }}", script)
-
-
-_PARTS = ("html", "css", "js")

@@ -109,7 +109,7 @@ def _of_robot(
 ) -> dict[str, Any]:
     """Return what the robot did under one method, over the attempts that count; faults over all."""
     own = [one for one in attempts if methods[one.alias] == method]
-    counted = [one for one in own if not one.is_broken]
+    counted = [one for one in own if not one.is_broken and ((method, one.cell), one.attempt) in episodes]
     fresh = [_fresh_ms(one, episodes[(method, one.cell), one.attempt]) for one in counted]
     times = np.array(list(chain.from_iterable(fresh)))
     n_steps = sum(sum(one.verdicts.values()) for one in counted)
@@ -123,7 +123,7 @@ def _of_robot(
         "starvations": sum(int(one.counters.get("to_STARVED", 0)) for one in counted),
         "clamped": sum(one.verdicts.get("clamped", 0) for one in counted),
         "rejected": sum(one.verdicts.get("rejected", 0) for one in counted),
-        "uncounted_attempts": len(own) - len(counted),
+        "uncounted_attempts": sum(one.is_broken for one in own),
         "faults": sum(int(one.counters.get(name, 0)) for one in own for name in FAULTS),
         "reset_score_median": float(np.median(scores)) if scores else np.nan,
         "reset_score_least": min(scores, default=np.nan),

@@ -35,8 +35,9 @@ class Ledger:
 
         Raises:
             RunLockedError: If another process plays the plan.
-            ResumeError: If it was played under another plan.
+            PlanChangedError: If another plan was played there.
         """
+        folder.played(plan)
         self._opened = ExitStack()
         open_journal = self._opened.enter_context
         self._episodes = open_journal(journal.writing(folder.blind))

@@ -86,17 +86,17 @@ def _success(methods: pd.DataFrame) -> pd.DataFrame:
 
 
 def _robot(methods: pd.DataFrame) -> pd.DataFrame:
-    steps = methods["control_steps"]
+    starved = methods[["starved_ms", "starvations"]].to_numpy()
     return pd.DataFrame(
         {
             "method": methods["method"],
-            "control steps": steps,
+            "control steps": methods["control_steps"],
             **{
                 f"sensor to action p{p} [ms]": [_number(ms, "{:.1f}") for ms in methods[f"sensor_to_action_ms_p{p}"]]
                 for p in SHOWN
             },
             "of": methods["fresh_actions"],
-            "starved [s]": [f"{ms * 1e-3:.2f} ({n:.0f}x)" for ms, n in methods[["starved_ms", "starvations"]].to_numpy()],
+            "starved [s]": [f"{ms * 1e-3:.2f} ({n:.0f}x)" for ms, n in starved],
             "clamped": methods["clamped"],
             "rejected": methods["rejected"],
             "faults": methods["faults"],

@@ -8,7 +8,7 @@ from pathlib import Path
 from vla_bench import journal, provenance, registry
 from vla_bench.errors import ResultsWriteError
 from vla_bench.types import EpisodeRecord
-from vla_bench_envs.robot.evaluation.errors import PlanChangedError, PlanFolderError
+from vla_bench_envs.robot.evaluation.errors import PlanFolderError
 from vla_bench_envs.robot.evaluation.folder import EVALUATION, Folder
 from vla_bench_envs.robot.evaluation.plan import EvaluationPlan
 from vla_bench_envs.robot.evaluation.seal import Seal
@@ -22,12 +22,9 @@ def unseal(folder: Folder, plan: EvaluationPlan, seal: Seal) -> Path:
         PlanChangedError: If another plan was.
         ResultsWriteError: If it cannot be written.
     """
-    found = provenance.read(folder.blind)
+    found = folder.played(plan)
     if found is None:
         raise PlanFolderError(folder.path, "holds no trial yet ('vla-bench robot run' plays them)")
-    played = str(found["plan"].get(EVALUATION, ""))
-    if played != plan.sha256:
-        raise PlanChangedError(folder.blind, played, plan.sha256)
     resolved = plan.resolve()
     directory = folder.unsealed / resolved.id
     try:

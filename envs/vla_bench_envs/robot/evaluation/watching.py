@@ -70,8 +70,8 @@ class WatchedEnv(gymnasium.Wrapper[Observation, np.ndarray, Observation, np.ndar
     ) -> tuple[Observation, dict[str, Any]]:
         """Begin the trial once the operator is ready, and compare the scene with its reference."""
         self._before = self._counters()
-        if self.places_objects:
-            self._prepare()
+        if self.places_objects:  # once the trial begins, so that there is nothing to compare yet
+            self._prepare(None)
         obs, info = self.robot.reset(seed=seed, options=options)
         picture = obs[self._camera]
         self._watched.pictures.append(picture)
@@ -118,9 +118,10 @@ class WatchedEnv(gymnasium.Wrapper[Observation, np.ndarray, Observation, np.ndar
         return self.robot.session.link.request({"t": "get_obs"})["counters"]
 
     def _place(self, task: Task, init_state: int) -> None:
-        self._prepare()
+        assert self._trial is not None
+        self._prepare(self._starts.get(self._trial.cell))
 
-    def _prepare(self) -> None:
+    def _prepare(self, reference: np.ndarray | None) -> None:
         assert self.operator is not None
         assert self._trial is not None
-        self.operator.prepare(self._trial, self.look, self._starts.get(self._trial.cell))
+        self.operator.prepare(self._trial, self.look, reference)

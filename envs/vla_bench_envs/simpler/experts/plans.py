@@ -6,6 +6,8 @@ from scipy.spatial.transform import Rotation
 from vla_bench_envs.simpler.experts.motion import CLOSED, OPEN, Arm, Motion
 from vla_bench_envs.simpler.experts.scene import Scene
 
+UP = np.array([0.0, 0.0, 1.0])
+
 TIP_M = 0.0165
 """The finger tips are this far beyond the end effector's origin. Source: bounds of the finger links, measured."""
 DEPTH_M = 0.012
@@ -16,7 +18,9 @@ HOVER_M = 0.06
 """Over a grasp, where the descent begins."""
 LIFT_M = 0.07
 """After a grasp."""
-DROP_M = 0.004
+OVER_M = 0.04
+"""Over the place where an object is let go, before it is lowered."""
+DROP_M = 0.006
 """Over its support, where an object is let go."""
 HELD_RISE_M = 0.02
 """An object that has risen this far is held."""
@@ -24,14 +28,16 @@ CLOSING_QUERIES, OPENING_QUERIES = 4, 3
 """Control steps for the fingers; they move 12 mm a step."""
 ATTEMPTS = 3
 """Grasps tried."""
+GRASP_AT_M = {"bridge_spoon_generated_modified": 0.035}
+"""Where an object is taken, along its own x from its origin, which by default is the place: the middle of the spoon's
+handle, whose sides are parallel there; at the origin it tapers, and slips. Source: its collision mesh."""
 
 
 def pick_and_place(arm: Arm) -> Motion[bool]:
     """Put the source on the target; return whether it was held on the way."""
     for _ in range(ATTEMPTS):
-        rest_height = arm.scene.pose(arm.scene.source)[0][2]
         if (yield from pick(arm)):
-            yield from place(arm, rest_height)
+            yield from place(arm)
             return True
     return False
 
@@ -41,41 +47,32 @@ def pick(arm: Arm) -> Motion[bool]:
     scene = arm.scene
     arm.gripper = OPEN
     rotation = downward(closing_yaw(scene))
-    position, _ = scene.pose(scene.source)
-    before = position[2]
-    grasp = position.copy()
-    grasp[2] = max(position[2] - DEPTH_M, TABLE_GAP_M) + TIP_M
-    above = grasp + [0, 0, HOVER_M]
+    position, turned = scene.pose(scene.source)
+    grasp = position + turned.apply([GRASP_AT_M.get(scene.source, 0.0), 0.0, 0.0])
+    grasp[2] = max(grasp[2] - DEPTH_M, TABLE_GAP_M) + TIP_M
+    above = grasp + HOVER_M * UP
     yield from arm.move(above, rotation, tolerance_m=0.02)
     yield from arm.move(grasp, rotation, tolerance_m=0.004)
     yield from arm.hold(CLOSED, grasp, rotation, CLOSING_QUERIES)
-    yield from arm.move(grasp + [0, 0, LIFT_M], rotation, tolerance_m=0.02)
-    return bool(scene.pose(scene.source)[0][2] - before > HELD_RISE_M)
+    yield from arm.move(grasp + LIFT_M * UP, rotation, tolerance_m=0.02)
+    return bool(scene.pose(scene.source)[0][2] - position[2] > HELD_RISE_M)
 
 
-def place(arm: Arm, rest_height: float) -> Motion[None]:
-    """Bring the held source over the target, down, let go and retreat.
-
-    Args:
-        arm: The arm.
-        rest_height: Of the source's origin before it was picked [m].
-    """
+def place(arm: Arm) -> Motion[None]:
+    """Bring the held source over the target, down, let go and retreat."""
     scene = arm.scene
-    support, _ = scene.pose(scene.target)
-    lying_on = support[2] - scene.size(scene.target)[2] / 2
     rotation = scene.commanded[1]
-    goal = _tool_goal(scene, support, max(rest_height, lying_on + rest_height) + scene.size(scene.target)[2] + DROP_M)
-    above = goal + [0, 0, LIFT_M - 0.02]
-    yield from arm.move(above, rotation, tolerance_m=0.012)
-    goal = _tool_goal(scene, support, goal[2] - above[2] + scene.pose(scene.source)[0][2])
+    support, _ = scene.pose(scene.target)
+    support[2] += scene.size(scene.target)[2] / 2 + scene.size(scene.source).min() / 2 + DROP_M
+    yield from arm.move(_tool_goal(scene, support + OVER_M * UP), rotation, tolerance_m=0.012)
+    goal = _tool_goal(scene, support)
     yield from arm.move(goal, rotation, tolerance_m=0.006, step_m=0.02)
     yield from arm.hold(OPEN, goal, rotation, OPENING_QUERIES)
-    yield from arm.move(goal + [0, 0, LIFT_M], rotation, tolerance_m=0.02)
+    yield from arm.move(goal + LIFT_M * UP, rotation, tolerance_m=0.02)
 
 
-def _tool_goal(scene: Scene, support: np.ndarray, height: float) -> np.ndarray:
-    """Return where the end effector must go for the held source's origin to be over the support at a height [m]."""
-    wanted = np.array([*support[:2], height])
+def _tool_goal(scene: Scene, wanted: np.ndarray) -> np.ndarray:
+    """Return where the end effector must go for the held source's origin to be at a place [m]."""
     return scene.tool[0] + wanted - scene.pose(scene.source)[0]
 
 

@@ -21,7 +21,7 @@ class Scene:
 
     @property
     def tool(self) -> tuple[np.ndarray, Rotation]:
-        """Return position and base_from_tool of the end effector; its x points to the finger tips, it closes along y."""
+        """Return position and base_from_tool of the end effector: x points to the finger tips, it closes along y."""
         return _parts(self._base_from_world * self._robot.links_map[END_EFFECTOR].pose)
 
     @property

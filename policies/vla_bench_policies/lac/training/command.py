@@ -13,7 +13,7 @@ from vla_bench_policies.learned.command import Lesson, TrainNetworks
 from vla_bench_policies.learned.teacher import Teacher
 from vla_bench_policies.reference.checkpoint import Checkpoint
 
-ALIGNMENT_STEPS = 400
+ALIGNMENT_STEPS = 200
 """Of stage 1; stage 2 takes the recipe's."""
 
 

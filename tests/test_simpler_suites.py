@@ -96,7 +96,7 @@ def test_missing_assets_are_named_with_what_to_do(no_assets: Path) -> None:
     with pytest.raises(MissingAssetsError) as caught:
         assets.check()
     assert str(caught.value) == (
-        f"{no_assets} lacks {', '.join(assets.NEEDED)}: run 'vla-bench simpler fetch', or set MS_ASSET_DIR to the "
+        f"{no_assets} lacks {', '.join(assets.NEEDED)}: run 'vla-bench simpler-fetch', or set MS_ASSET_DIR to the "
         f"folder above a 'data' folder that has them"
     )
 
@@ -212,7 +212,7 @@ def test_a_download_goes_on_where_it_stopped(archive: tuple[str, type[Archive]],
     url, served = archive
     served.first = 40
     source = Source(url, tmp_path / "data" / "thing", hashlib.sha256(served.content).hexdigest())
-    with pytest.raises(DownloadError, match=r"run 'vla-bench simpler fetch' again, which goes on where it stopped$"):
+    with pytest.raises(DownloadError, match=r"run 'vla-bench simpler-fetch' again, which goes on where it stopped$"):
         fetch(source, show_progress=False)
     assert not source.target.exists()
     assert fetch(source, show_progress=False)

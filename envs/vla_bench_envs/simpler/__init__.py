@@ -11,7 +11,7 @@ stage         one task: physics, the success predicate and what is sensed
 environment   the Gymnasium environment
 fingerprint   the physics and the pixels that two runs must share
 diagnosis     what `vla-bench doctor` should know
-commands      `vla-bench simpler fetch`
+commands      `vla-bench simpler-fetch`
 experts       scripted experts of the four tasks
 registration  names for Gymnasium
 """

@@ -1,4 +1,4 @@
-"""The command line of SIMPLER: `vla-bench simpler fetch`."""
+"""The command line of SIMPLER: `vla-bench simpler-fetch`."""
 
 from dataclasses import dataclass
 

@@ -42,7 +42,7 @@ class MissingAssetsError(VlaBenchError):
 
     def __init__(self, folder: object, missing: Iterable[str]) -> None:
         super().__init__(
-            f"{folder} lacks {', '.join(missing)}: run 'vla-bench simpler fetch', or set MS_ASSET_DIR to the folder "
+            f"{folder} lacks {', '.join(missing)}: run 'vla-bench simpler-fetch', or set MS_ASSET_DIR to the folder "
             f"above a 'data' folder that has them"
         )
 
@@ -61,4 +61,4 @@ class DownloadError(VlaBenchError):
     """Report a download that did not come or is not what it should be; what came is kept for the next try."""
 
     def __init__(self, url: str, problem: str) -> None:
-        super().__init__(f"{url}: {problem}: run 'vla-bench simpler fetch' again, which goes on where it stopped")
+        super().__init__(f"{url}: {problem}: run 'vla-bench simpler-fetch' again, which goes on where it stopped")

@@ -1,5 +1,7 @@
 """The reference VLA computes what its architecture says."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from vla_bench import registry
 from vla_bench_policies.reference import flops
 from vla_bench_policies.reference.actions import LEAST_RANGE, N_BINS, Range, from_bins, to_bins
 from vla_bench_policies.reference.decoder import NORM_EPS, ROPE_THETA, Decoder
+from vla_bench_policies.reference.ensemble import TemporalEnsemble
 from vla_bench_policies.reference.model import ModelConfig, ReferenceVLA
 from vla_bench_policies.reference.tokenizer import PAD, tokenizer
 from vla_bench_policies.reference.training.recipe import PRESETS
@@ -197,3 +200,17 @@ def test_the_range_of_an_unused_axis_is_not_blown_up() -> None:
     found = Range.of(values)
     assert found.high[0] - found.low[0] == pytest.approx(LEAST_RANGE)
     np.testing.assert_allclose([found.low[1], found.high[1]], [-0.98, 0.98], atol=1e-6)
+
+
+@pytest.mark.parametrize("execute", [1, 2, 3])
+def test_an_ensemble_averages_what_answers_say_about_the_same_moment(execute: int) -> None:
+    """Answers that count the steps agree about every moment; a constant offset shows with the weights of ACT."""
+    ensemble = TemporalEnsemble(8, execute)
+    for query in range(9):
+        first = query * execute
+        answer = torch.arange(first, first + 8.0)[:, None].expand(8, 2)
+        torch.testing.assert_close(ensemble.mixed(answer), answer[:execute])
+    offset = ensemble.mixed(answer + execute + 10.0)[0, 0] - (first + execute)
+    n_earlier = -(-8 // execute) - 1
+    weights = [math.exp(-0.01 * index) for index in range(n_earlier + 1)]
+    assert float(offset) == pytest.approx(10 * weights[-1] / sum(weights), rel=1e-5)

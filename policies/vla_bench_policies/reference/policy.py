@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from vla_bench.errors import OptionError, UnknownNameError, VlaBenchError
@@ -16,6 +17,7 @@ from vla_bench_policies.reference import checkpoint as checkpoints
 from vla_bench_policies.reference import flops
 from vla_bench_policies.reference.actions import from_bins
 from vla_bench_policies.reference.decoder import NORM_EPS, ROPE_THETA
+from vla_bench_policies.reference.ensemble import TemporalEnsemble
 from vla_bench_policies.reference.model import Head
 from vla_bench_policies.reference.tokenizer import tokenizer
 from vla_bench_policies.token_cache.cache import TokenCache
@@ -45,12 +47,15 @@ class ReferencePolicy:
 
     head: Head = "oft"
 
-    def __init__(self, weights: str = "cpu-deep", execute: int = 8, device: str = "cpu") -> None:
+    def __init__(
+        self, weights: str = "cpu-deep", execute: int = 8, ensemble: bool = False, device: str = "cpu"
+    ) -> None:
         """Load a checkpoint.
 
         Args:
             weights: Name of a checkpoint that ships with the package, or the path of a safetensors file.
             execute: Actions of a chunk that are applied before the next look.
+            ensemble: Whether actions are averaged with what earlier answers said about the same moment.
             device: `cpu` or `cuda`.
 
         Raises:
@@ -67,7 +72,10 @@ class ReferencePolicy:
             raise OptionError("device", device, "'cpu': torch finds no GPU")
         if device not in ("cpu", "cuda"):
             raise OptionError("device", device, "'cpu' or 'cuda'")
+        if not isinstance(ensemble, bool) or (ensemble and execute == longest):
+            raise OptionError("ensemble", ensemble, f"True or False, and True only with execute below {longest}")
         self._execute = execute
+        self._ensemble = self._new_ensemble(ensemble)
         self._device = torch.device(device)
         self._model.to(self._device)
         heads = self._model.config.heads
@@ -84,7 +92,8 @@ class ReferencePolicy:
     def fingerprint(self) -> str:
         """Return a hash of weights, shape and vocabulary, with head, actions applied of a chunk, and device."""
         where = "" if self._device.type == "cpu" else f"-{self._device.type}"
-        return f"{self._checkpoint.sha256[:16]}-{self.head}-{self._execute}{where}"
+        mixed = "" if self._ensemble is None else "-ensemble"
+        return f"{self._checkpoint.sha256[:16]}-{self.head}-{self._execute}{mixed}{where}"
 
     @property
     def rule(self) -> CacheRule:
@@ -95,14 +104,16 @@ class ReferencePolicy:
         """Return a policy with the same weights that follows another rule and remembers nothing yet."""
         other = copy.copy(self)
         other._cache = TokenCache(self._stack, [rule])
+        other._ensemble = self._new_ensemble(self._ensemble is not None)
         return other
 
     def reset(self, task: Task, seed: int) -> None:
         """Forget the last episode; the model's own answers are not random, a rule may be."""
         self._cache.reset(0, seed)
+        self._ensemble = self._new_ensemble(self._ensemble is not None)
 
     def act(self, obs: Observation) -> ActionChunk:
-        """Return the first `execute` actions of the model's answer.
+        """Return the next `execute` actions.
 
         Raises:
             UnfitObservationError: If the observation lacks a camera or has images of another size.
@@ -153,7 +164,8 @@ class ReferencePolicy:
             tail = cache.step(x, layout, seen, n_wanted, clock)
         answered = self._answer(cache, tail, layout.proprio, clock)
         with clock.stage("postprocess"):
-            actions = self._finished(answered)
+            chosen = torch.stack([seat._chosen(answer) for seat, answer in zip(seats, answered, strict=True)])
+            actions = self._finished(chosen)
         laps_ms, extended = clock.laps_ms(), cache.flops_extended
         return [
             ActionChunk(
@@ -176,7 +188,14 @@ class ReferencePolicy:
     def _answer(self, cache: TokenCache, tail: Tensor, last_row: int, clock: StageClock) -> Tensor:
         """Return normalised actions (b, n, action) from the hidden states behind the visual rows."""
         with clock.stage("postprocess"):
-            return self._model.chunk_head(tail)[:, : self._execute]
+            return self._model.chunk_head(tail)
+
+    def _chosen(self, answer: Float[Tensor, "chunk action"]) -> Float[Tensor, "execute action"]:
+        """Return what is applied of an answer."""
+        return answer[: self._execute] if self._ensemble is None else self._ensemble.mixed(answer)
+
+    def _new_ensemble(self, wanted: bool) -> TemporalEnsemble | None:
+        return TemporalEnsemble(self._model.config.chunk, self._execute) if wanted else None
 
     def _outside_flops(self, n_text: int) -> int:
         """Return the operations of a query outside of the decoder."""

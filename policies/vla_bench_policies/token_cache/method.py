@@ -1,5 +1,6 @@
 """A token method: a rule, put into any policy whose decoder a token cache drives."""
 
+import ast
 from dataclasses import dataclass, fields
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -49,7 +50,7 @@ class TokenMethod:
     @property
     def name(self) -> str:
         """Return the specification that makes this method again: the first field, and what differs from the default."""
-        values = [repr(getattr(self, own.name)) for own in fields(self)]
+        values = [written(getattr(self, own.name)) for own in fields(self)]
         shown = [
             value if index == 0 else f"{own.name.replace('_', '-')}={value}"
             for index, (own, value) in enumerate(zip(fields(self), values, strict=True))
@@ -66,6 +67,17 @@ class TokenMethod:
         if not isinstance(policy, TokenPolicy):
             raise NoTokenRowsError(self.name, policy.name)
         return policy.with_rule(self.rule())
+
+
+def written(value: object) -> str:
+    """Return an option as a specification has it: words without quotes where they are read as words again."""
+    if not isinstance(value, str) or set(value) & set(",=+"):
+        return repr(value)
+    try:
+        ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return value
+    return repr(value)
 
 
 def check_layer(method: str, value: object) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pictures import SMALL, TASK, PictureEnv
 from torch import Tensor
 
-from vla_bench_policies.lac.flow import difference, flow_named, nothing
+from vla_bench_policies.lac.flow import difference, flow_named, nothing, reduced
 from vla_bench_policies.lac.gates import GateConfig, Gates, n_reused, prepared
 from vla_bench_policies.lac.relaxation import (
     candidate_masks,
@@ -299,6 +299,17 @@ def test_flow_says_what_moved_and_where() -> None:
     assert (np.abs(changed[:, 20:40, 20:23]).sum(axis=-1) > 0).all()
     assert not changed[:, :15].any()
     assert not nothing(before, now).any()
+
+
+def test_flow_of_reduced_frames_is_in_pixels_of_the_frames() -> None:
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 255, (2, 16, 16, 3), np.uint8)
+    before = np.zeros((2, 128, 128, 3), np.uint8)
+    before[:, 32:96, 32:96] = coarse.repeat(4, axis=1).repeat(4, axis=2)
+    moved = reduced(flow_named("dis"), 64)(before, np.roll(before, 6, axis=2))
+    assert moved.shape == (2, 64, 64, 2)
+    assert np.median(moved[:, 24:40, 24:40, 0]) == pytest.approx(6, abs=0.5)
+    assert np.abs(np.median(moved[:, 24:40, 24:40, 1])) < 0.5
 
 
 def test_frames_are_normalised_and_reduced_by_averaging() -> None:

@@ -155,11 +155,11 @@ def test_real_results_make_a_page(tmp_path: Path, capsys) -> None:
         cli.main(["leaderboard", *(str(RELEASED / name) for name in ("demo", "reference_cpu")), "--out", str(out)]) == 0
     )
     said = capsys.readouterr().out
-    assert "demo, libero-object@1, policy reference-oft: None of the 5 methods is shown to be faster" in said
+    assert "demo, libero-object@1, policy reference-oft: None of the 6 methods is shown to be faster" in said
     assert said.endswith(f"{out}\n")
     html = out.read_text()
     assert str(RELEASED) not in html
-    assert len(data_of(html)["rows"]) == 7
+    assert len(data_of(html)["rows"]) == 9
     again = tmp_path / "again.html"
     cli.main(["leaderboard", *(str(RELEASED / name) for name in ("demo", "reference_cpu")), "--out", str(again)])
     assert again.read_bytes() == out.read_bytes()

@@ -25,7 +25,7 @@ from vla_bench_policies.token_cache import patches, stream
 from vla_bench_policies.token_cache.attention import attention_of
 from vla_bench_policies.token_cache.clock import StageClock
 from vla_bench_policies.token_cache.layout import RowLayout
-from vla_bench_policies.token_cache.method import NoTokenRowsError, TokenMethod
+from vla_bench_policies.token_cache.method import NoTokenRowsError, TokenMethod, written
 from vla_bench_policies.token_cache.plan import RowPlan
 from vla_bench_policies.token_cache.rule import CacheRule, Inside
 
@@ -452,3 +452,13 @@ def test_policies_that_share_weights_answer_together_as_each_would_alone(spec: s
             assert answer.flops >= single.flops  # under one mask with others, what they see is multiplied, too
             env = worlds[seat][0]
             worlds[seat] = (env, env.step(single.actions[0])[0])
+
+
+@pytest.mark.parametrize("spec", ["lac:balanced,ratio=0.2", "pixel-difference:0.6,since=computed", "random:0.4"])
+def test_a_name_is_the_specification_that_was_given(spec: str) -> None:
+    assert registry.method(spec).name == spec
+
+
+@pytest.mark.parametrize("value", ["a,b", "x=1", "0.5", "None", "a+b"])
+def test_words_that_would_be_read_as_something_else_keep_their_quotes(value: str) -> None:
+    assert written(value) == repr(value)

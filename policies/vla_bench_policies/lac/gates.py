@@ -29,6 +29,9 @@ class GateConfig:
     flow: FlowName = "dis"
     """What the gates are told about motion. Choice: DIS needs no weights; the paper uses RAFT."""
 
+    flow_px: int = 0
+    """Side to which frames are averaged down before flow is computed [px], which divides theirs; 0 means not at all."""
+
     px: int = 64
     """Side to which frames and flow are reduced before the stem [px]. Choice: a fourth of the cost of 128."""
 
@@ -100,7 +103,7 @@ def gate_flops(config: GateConfig, views: int) -> int:
 
 
 def prepared(
-    frames: Float[Tensor, "n px px 3"], flow: Float[Tensor, "n px px 2"], px: int
+    frames: Float[Tensor, "n px px 3"], flow: Float[Tensor, "n flow_px flow_px 2"], px: int
 ) -> Float[Tensor, "n 5 px px"]:
     """Return what the stem takes: normalised colours and flow of each view, reduced by averaging.
 
@@ -109,9 +112,9 @@ def prepared(
         flow: In pixels of the frame.
         px: Side of the result.
     """
-    mean, scale = (frames.new_tensor(values) * 255 for values in (IMAGENET_MEAN, IMAGENET_SCALE))
-    whole = torch.cat(((frames - mean) / scale, flow / FLOW_SCALE_PX), dim=-1).permute(0, 3, 1, 2)
-    return F.adaptive_avg_pool2d(whole, px) if whole.shape[-1] != px else whole
+    mean, scale = (frames.new_tensor(values)[:, None, None] * 255 for values in (IMAGENET_MEAN, IMAGENET_SCALE))
+    colours, moved = (F.adaptive_avg_pool2d(picture.permute(0, 3, 1, 2).contiguous(), px) for picture in (frames, flow))
+    return torch.cat(((colours - mean) / scale, moved / FLOW_SCALE_PX), dim=1)
 
 
 def n_reused(ratio: float, n_rows: int) -> int:

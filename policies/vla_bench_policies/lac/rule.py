@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from vla_bench.errors import VlaBenchError
-from vla_bench_policies.lac.flow import Flow, flow_named
+from vla_bench_policies.lac.flow import Flow, flow_named, reduced
 from vla_bench_policies.lac.gates import Gates, gate_flops, n_reused, prepared
 from vla_bench_policies.token_cache.patches import chosen, lowest
 from vla_bench_policies.token_cache.plan import RowPlan
@@ -50,7 +50,9 @@ class LacRule(CacheRule):
 
     def __post_init__(self) -> None:
         """Make the flow that the gates were trained with."""
-        self.flow = flow_named(self.gates.config.flow)
+        config = self.gates.config
+        flow = flow_named(config.flow)
+        self.flow = reduced(flow, config.flow_px) if config.flow_px else flow
 
     def plan(self, step: Step) -> RowPlan:
         """Return the plan of a step after the first."""

@@ -16,7 +16,7 @@ from vla_bench_policies.reference.tokenizer import tokenizer
 from vla_bench_policies.reference.training.frames import Demonstrations, UnfitDemonstrationsError
 
 Motion = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Takes two frames (views px px 3) and returns what moved from one to the other (views px px 2)."""
+"""Takes two frames (views px px 3) and returns what moved from one to the other (views flow_px flow_px 2)."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class WindowBatch:
 
     images: Float[Tensor, "b window views px px 3"]
     """Grey levels from 0 to 255."""
-    flow: Float[Tensor, "b window-1 views px px 2"]
-    """From each inference to the next [px]."""
+    flow: Float[Tensor, "b window-1 views flow_px flow_px 2"]
+    """From each inference to the next [px of the images]."""
     tokens: Int[Tensor, "b text"]
     proprio: Float[Tensor, "b window p"]
     chunk: Float[Tensor, "b window chunk action"]
@@ -96,10 +96,10 @@ class Windows:
         recipe, data = self._recipe, self._data
         index = starts[:, None] + recipe.stride * np.arange(recipe.window)
         pictures = data.pictures(index.ravel()).reshape(*index.shape, *data.images[0].shape[1:])
-        flow = np.zeros((len(starts), recipe.window - 1, *pictures.shape[2:5], 2), np.float32)
-        if self._flow is not None:
-            for window, moved in zip(pictures, flow, strict=True):
-                moved[:] = [self._flow(*pair) for pair in pairwise(window)]
+        if self._flow is None:
+            flow = np.zeros((len(starts), recipe.window - 1, *pictures.shape[2:5], 2), np.float32)
+        else:
+            flow = np.array([[self._flow(*pair) for pair in pairwise(window)] for window in pictures])
         actions, within = data.chunks(index.ravel(), self._checkpoint.model.config.chunk)
         return WindowBatch(
             images=torch.from_numpy(pictures).float(),

@@ -32,9 +32,7 @@ class TemporalEnsemble:
         mixed = []
         for step in range(self._execute):
             ages = range((len(self._answers) - 1) * self._execute, -1, -self._execute)
-            said = [
-                one[age + step] for age, one in zip(ages, self._answers, strict=True) if age + step < len(answer)
-            ]
+            said = [one[age + step] for age, one in zip(ages, self._answers, strict=True) if age + step < len(answer)]
             weights = torch.exp(-FADING * torch.arange(len(said), dtype=answer.dtype, device=answer.device))
             mixed.append(weights / weights.sum() @ torch.stack(said))
         return torch.stack(mixed)

@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from vla_bench_policies.lac.flow import FlowName, flow_named
+from vla_bench.errors import OptionError
+from vla_bench_policies.lac.flow import FlowName, flow_named, reduced
 from vla_bench_policies.lac.gates import KIND, GateConfig, Gates
 from vla_bench_policies.lac.training.losses import Losses
 from vla_bench_policies.lac.training.recipe import GateRecipe
@@ -40,6 +41,9 @@ class TrainLac(TrainNetworks):
     flow: FlowName = "dis"
     """What the gates are told about motion."""
 
+    flow_px: int = GateConfig.flow_px
+    """Side to which frames are averaged down before flow is computed [px]; 0 means not at all."""
+
     language: bool = False
     """Whether the gates are told the instruction (the paper's language-guided ablation)."""
 
@@ -51,11 +55,13 @@ class TrainLac(TrainNetworks):
             ForeignNetworksError: If they are another policy's.
         """
         config = policy.model.config
+        if self.flow_px < 0 or (self.flow_px and config.image_px % self.flow_px):
+            raise OptionError("--flow-px", self.flow_px, f"a divisor of {config.image_px}, or 0")
         grid = config.image_px // config.patch_px
         recipe = GateRecipe(
             gates=GateConfig(
-                flow=self.flow, px=max(GateConfig.px, 8 * grid), text_width=config.width if self.language else 0,
-                grid=grid,
+                flow=self.flow, flow_px=self.flow_px, px=max(GateConfig.px, 8 * grid),
+                text_width=config.width if self.language else 0, grid=grid,
             ),
             stage=self.stage, saving=self.saving, first_layer=self.first_layer, task_loss=self.task_loss,
             seed=self.seed,
@@ -67,4 +73,6 @@ class TrainLac(TrainNetworks):
             trained = checkpoint.load_for(self.begin, KIND, policy.sha256)
             gates.load_state_dict(trained.network.state_dict())
             begin = trained.sha256[:12]
-        return Lesson(recipe, KIND, gates, Losses(recipe, gates, teacher), flow_named(self.flow), begin)
+        flow = flow_named(self.flow)
+        motion = reduced(flow, self.flow_px) if self.flow_px else flow
+        return Lesson(recipe, KIND, gates, Losses(recipe, gates, teacher), motion, begin)

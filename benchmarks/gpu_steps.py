@@ -1,7 +1,7 @@
 """Measure a 7B VLA's step close to the limit of a GPU: dense, with rows reused or deleted, in all combinations.
 
     python benchmarks/gpu_steps.py --out results/released/gpu            # on one GPU of 80 GB, about 7 minutes
-    python benchmarks/gpu_steps.py --out /tmp/try --small --device cpu   # a test of the script, in seconds
+    python benchmarks/gpu_steps.py --out results/gpu-try --small --device cpu   # a test of the script, in seconds
 
 Weights are random: time does not depend on them. Pictures come as 224 px squares in pinned host memory; a rendered
 picture's JPEG round trip and resizing, which LIBERO's published evaluation does on the host, are not in these numbers.

@@ -30,7 +30,7 @@ class GateConfig:
     """What the gates are told about motion. Choice: DIS needs no weights; the paper uses RAFT."""
 
     flow_px: int = 0
-    """Side to which frames are averaged down before flow is computed [px], which divides theirs; 0 means not at all."""
+    """Side to which frames are averaged down before flow is computed [px]; 0 means not at all."""
 
     px: int = 64
     """Side to which frames and flow are reduced before the stem [px]. Choice: a fourth of the cost of 128."""

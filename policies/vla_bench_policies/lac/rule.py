@@ -46,13 +46,15 @@ class LacRule(CacheRule):
     first_layer: int = 0
     """Layers before it recompute every row."""
 
+    flow_px: int = 0
+    """Side to which frames are averaged down before flow is computed [px]; 0 means not at all."""
+
     flow: Flow = field(init=False)
 
     def __post_init__(self) -> None:
         """Make the flow that the gates were trained with."""
-        config = self.gates.config
-        flow = flow_named(config.flow)
-        self.flow = reduced(flow, config.flow_px) if config.flow_px else flow
+        flow = flow_named(self.gates.config.flow)
+        self.flow = reduced(flow, self.flow_px) if self.flow_px else flow
 
     def plan(self, step: Step) -> RowPlan:
         """Return the plan of a step after the first."""

@@ -30,13 +30,17 @@ class Lac(LearnedMethod):
     first_layer: int = -1
     """Layers before it recompute every row; -1 as the gates were trained."""
 
+    flow_px: int = -1
+    """Side to which frames are averaged down before flow is computed [px], 0 for not at all; -1 as the gates were
+    trained."""
+
     def __post_init__(self) -> None:
         """Refuse numbers out of range."""
         super().__post_init__()
         check_share(self.NAME, "recover", self.recover)
         if self.ratio != -1:
             check_share(self.NAME, "ratio", self.ratio)
-        for name, least in (("max_age", 0), ("first_layer", -1)):
+        for name, least in (("max_age", 0), ("first_layer", -1), ("flow_px", -1)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise OptionError(f"{self.NAME}: {name.replace('_', '-')}", value, f"an integer of at least {least}")
@@ -48,6 +52,7 @@ class Lac(LearnedMethod):
             self.name, compares=True, gates=trained.network, ratio=None if self.ratio == -1 else self.ratio,
             recovery=Recovery(self.recover, max_age=self.max_age),
             first_layer=trained.first_layer if self.first_layer < 0 else self.first_layer,
+            flow_px=trained.network.config.flow_px if self.flow_px < 0 else self.flow_px,
         )  # fmt: skip
 
 

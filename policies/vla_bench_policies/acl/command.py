@@ -36,7 +36,7 @@ class TrainAcl(TrainNetworks):
             raise OptionError("--keep", self.keep, "a share that keeps some rows of each view, and not all")
         if self.first_layer:
             raise OptionError("--first-layer", self.first_layer, "0: VLA-ACL deletes rows before the decoder")
-        recipe = ScorerRecipe(scorer=shape, task_loss=self.task_loss, seed=self.seed)
+        recipe = ScorerRecipe(scorer=shape, task_loss=self.task_loss, stride=self.stride, seed=self.seed)
         recipe = replace(recipe, steps=self.steps or recipe.steps, batch=self.batch or recipe.batch)
         scorer = Scorer(shape)
         return Lesson(recipe, KIND, scorer, FadingLosses(recipe, scorer, teacher))

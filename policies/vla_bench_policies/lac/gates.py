@@ -81,7 +81,7 @@ class Gates(nn.Module):
         features = self.stem(seen.flatten(0, 1))
         if self.told is not None and text is not None:
             features = features + self.told(text.mean(dim=1)).repeat_interleave(views, dim=0)[..., None, None]
-        scores = torch.sigmoid(self.selector(F.adaptive_avg_pool2d(features, self.config.grid)))
+        scores = torch.sigmoid(self.selector(_averaged(features, self.config.grid)))
         pooled = features.mean(dim=(2, 3)).unflatten(0, (batch, views)).mean(dim=1)
         return scores.flatten(1).unflatten(0, (batch, views)).flatten(1), self.predictor(pooled)
 
@@ -113,8 +113,16 @@ def prepared(
         px: Side of the result.
     """
     mean, scale = (frames.new_tensor(values)[:, None, None] * 255 for values in (IMAGENET_MEAN, IMAGENET_SCALE))
-    colours, moved = (F.adaptive_avg_pool2d(picture.permute(0, 3, 1, 2).contiguous(), px) for picture in (frames, flow))
+    colours, moved = (_averaged(picture.permute(0, 3, 1, 2), px) for picture in (frames, flow))
     return torch.cat(((colours - mean) / scale, moved / FLOW_SCALE_PX), dim=1)
+
+
+def _averaged(pictures: Float[Tensor, "n c side side"], px: int) -> Float[Tensor, "n c px px"]:
+    """Return pictures of another side; a whole factor is half as dear on a CPU, and none costs nothing."""
+    side = pictures.shape[-1]
+    if side % px:
+        return F.adaptive_avg_pool2d(pictures, px)
+    return pictures if side == px else F.avg_pool2d(pictures, side // px)
 
 
 def n_reused(ratio: float, n_rows: int) -> int:

@@ -65,6 +65,9 @@ class TrainNetworks(ABC):
     first_layer: int = 0
     """Layers before it are always computed in full."""
 
+    stride: int = LoopRecipe.stride
+    """Control steps between two queries: what the policy will `execute` of a chunk when the networks are used."""
+
     seed: int = 0
     """Of the first weights, the batches and the draws."""
 
@@ -87,6 +90,8 @@ class TrainNetworks(ABC):
             raise OptionError("--data", "missing", "directories of demonstrations, made with 'vla-bench collect'")
         if min(self.steps, self.batch, self.seed) < 0:
             raise OptionError("--steps, --batch, --seed", (self.steps, self.batch, self.seed), "numbers of at least 0")
+        if self.stride < 1:
+            raise OptionError("--stride", self.stride, "at least one control step from a query to the next")
         torch.set_num_threads(self.threads or os.cpu_count() or 1)
         if self.device == "cuda" and not torch.cuda.is_available():
             raise OptionError(

@@ -64,7 +64,7 @@ class TrainLac(TrainNetworks):
                 text_width=config.width if self.language else 0, grid=grid,
             ),
             stage=self.stage, saving=self.saving, first_layer=self.first_layer, task_loss=self.task_loss,
-            seed=self.seed,
+            stride=self.stride, seed=self.seed,
         )  # fmt: skip
         steps = self.steps or (ALIGNMENT_STEPS if self.stage == 1 else recipe.steps)
         recipe = replace(recipe, steps=steps, batch=self.batch or recipe.batch)

@@ -44,6 +44,12 @@ class TrainLac(TrainNetworks):
     flow_px: int = GateConfig.flow_px
     """Side to which frames are averaged down before flow is computed [px]; 0 means not at all."""
 
+    window: int = GateRecipe.window
+    """Queries of a window, the first of which is full: a longer one teaches what old rows cost."""
+
+    self_made: float = GateRecipe.self_made
+    """Share of the queries after which the cache is what the gates made of it, as in use; else it is a full one."""
+
     language: bool = False
     """Whether the gates are told the instruction (the paper's language-guided ablation)."""
 
@@ -57,6 +63,8 @@ class TrainLac(TrainNetworks):
         config = policy.model.config
         if self.flow_px < 0 or (self.flow_px and config.image_px % self.flow_px):
             raise OptionError("--flow-px", self.flow_px, f"a divisor of {config.image_px}, or 0")
+        if self.window < 2 or not 0 <= self.self_made <= 1:
+            raise OptionError("--window, --self-made", (self.window, self.self_made), "at least 2, and a share")
         grid = config.image_px // config.patch_px
         recipe = GateRecipe(
             gates=GateConfig(
@@ -64,7 +72,7 @@ class TrainLac(TrainNetworks):
                 text_width=config.width if self.language else 0, grid=grid,
             ),
             stage=self.stage, saving=self.saving, first_layer=self.first_layer, task_loss=self.task_loss,
-            stride=self.stride, seed=self.seed,
+            stride=self.stride, window=self.window, self_made=self.self_made, seed=self.seed,
         )  # fmt: skip
         steps = self.steps or (ALIGNMENT_STEPS if self.stage == 1 else recipe.steps)
         recipe = replace(recipe, steps=steps, batch=self.batch or recipe.batch)

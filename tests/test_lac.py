@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pictures import SMALL, TASK, PictureEnv
 from torch import Tensor
 
-from vla_bench_policies.lac.flow import difference, flow_named, nothing, reduced
+from vla_bench_policies.lac.flow import averaged, difference, flow_named, nothing, reduced
 from vla_bench_policies.lac.gates import GateConfig, Gates, n_reused, prepared
 from vla_bench_policies.lac.relaxation import (
     candidate_masks,
@@ -319,6 +319,19 @@ def test_frames_are_normalised_and_reduced_by_averaging() -> None:
     assert seen.shape == (1, 5, 4, 4)
     assert seen[0, :3, 0, 0].tolist() == pytest.approx([2.2489, 2.4286, 2.64], abs=1e-3)
     assert seen[0, 3:, 0, 0].tolist() == [0.5, 0.5]
+
+
+def test_whole_grey_levels_of_averaged_frames_move_no_score() -> None:
+    torch.manual_seed(0)
+    gates, rng = Gates(GateConfig()).eval(), np.random.default_rng(0)
+    frames = rng.integers(0, 256, (2, 128, 128, 3), np.uint8)
+    still = torch.zeros(2, 64, 64, 2)
+    with torch.inference_mode():
+        exact, whole = (
+            gates(prepared(torch.from_numpy(seen).float(), still, 64)[None]) for seen in (frames, averaged(frames, 64))
+        )
+    assert torch.allclose(exact[0], whole[0], atol=3e-3)
+    assert torch.allclose(exact[1], whole[1], atol=3e-3)
 
 
 def test_gates_that_are_told_the_instruction_depend_on_it() -> None:

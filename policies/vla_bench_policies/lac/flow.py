@@ -37,16 +37,19 @@ def reduced(flow: Flow, px: int) -> Flow:
 
     The gates see frames of 64 px, so a flow of 128 px is computed four times as dearly as it is used.
     """
-    cv2 = _imported("cv2", "opencv-python-headless")
 
     def of_reduced(reference: np.ndarray, frames: np.ndarray) -> np.ndarray:
-        smaller = (
-            np.stack([cv2.resize(frame, (px, px), interpolation=cv2.INTER_AREA) for frame in views])
-            for views in (reference, frames)
-        )
-        return np.float32(frames.shape[1] / px) * flow(*smaller)
+        return np.float32(frames.shape[1] / px) * flow(averaged(reference, px), averaged(frames, px))
 
     return of_reduced
+
+
+def averaged(frames: UInt8[np.ndarray, "views side side 3"], px: int) -> UInt8[np.ndarray, "views px px 3"]:
+    """Return frames of a smaller side, by averaging to whole grey levels."""
+    if frames.shape[1] == px:
+        return frames
+    cv2 = _imported("cv2", "opencv-python-headless")
+    return np.stack([cv2.resize(frame, (px, px), interpolation=cv2.INTER_AREA) for frame in frames])
 
 
 def nothing(_: np.ndarray, frames: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from vla_bench.errors import VlaBenchError
-from vla_bench_policies.lac.flow import Flow, flow_named, reduced
+from vla_bench_policies.lac.flow import Flow, averaged, flow_named, reduced
 from vla_bench_policies.lac.gates import Gates, gate_flops, n_reused, prepared
 from vla_bench_policies.token_cache.patches import chosen, lowest
 from vla_bench_policies.token_cache.plan import RowPlan
@@ -74,7 +74,8 @@ class LacRule(CacheRule):
         step.spend(gate_flops(config, step.layout.n_views))
         with step.stage("flow"):
             moved = torch.from_numpy(self.flow(step.reference, step.frames)).to(device)
-        seen = prepared(torch.from_numpy(step.frames).to(device).float(), moved, config.px)[None]
+        frames = averaged(step.frames, config.px)  # floats of whole frames would be pages to be mapped in each step
+        seen = prepared(torch.from_numpy(frames).to(device).float(), moved, config.px)[None]
         scores, logits = self.gates.to(device)(seen, step.rows[None, step.layout.text])
         ratio = config.ratios[int(logits[0].argmax())] if self.ratio is None else self.ratio
         return scores[0].cpu().numpy(), ratio

@@ -83,8 +83,13 @@ class ReferencePolicy:
         self._cache = TokenCache(self._stack, [CacheRule()])
         self._tokens: dict[str, Tensor] = {}
         self._flops: dict[int, int] = {}
-        shown = "" if weights == "cpu-deep" else f":{Path(weights).stem}"
-        self.name = f"reference-{self.head}{shown}"
+        unusual = {
+            Path(weights).stem: weights != "cpu-deep",
+            f"execute={execute}": execute != longest,
+            "ensemble": ensemble,
+        }
+        shown = ",".join(option for option, is_shown in unusual.items() if is_shown)
+        self.name = f"reference-{self.head}{':' if shown else ''}{shown}"
         self.action_spec = ActionSpec()
         self.cameras: tuple[str, ...] | None = self._model.config.cameras
 

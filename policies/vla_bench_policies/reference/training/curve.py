@@ -25,6 +25,8 @@ def training_curve(ax: Axes, rows: Sequence[dict[str, Any]]) -> None:
         if points:
             ax.plot(*zip(*points, strict=True), style, label=label, markersize=3, linewidth=1)
     ax.set_yscale("log")
+    for written in (ax.yaxis.set_major_formatter, ax.yaxis.set_minor_formatter):
+        written("{x:g}")
     ax.set_xlabel("optimiser step")
     ax.set_ylabel("L1 of the action chunk (normalised)")
     ax.legend(frameon=False)

@@ -6,12 +6,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 EXTRAS := libero,demonstrations,robot,torch,dev
 WORKERS ?= $(shell nproc)
-COLLECT := $(BIN)/vla-bench collect --protocol reference-fast --pushes-hz 0.5 --workers $(WORKERS)
-DATA := $(foreach suite,object goal spatial 10,demonstrations/libero-$(suite)-fast)
-WEIGHTS ?= cpu
+PROFILE ?= fast
+COLLECT := $(BIN)/vla-bench collect --protocol reference$(if $(filter fast,$(PROFILE)),-fast) --pushes-hz 0.5 --workers $(WORKERS)
+DATA := $(foreach suite,object goal spatial 10,demonstrations/libero-$(suite)-$(PROFILE))
+WEIGHTS ?= cpu-deep
 DEVICE ?= cpu
 GATES ?= results/training/gates
-LAC = $(BIN)/vla-bench train lac --policy $(WEIGHTS) --device $(DEVICE) --data $(filter-out %-10-fast,$(DATA))
+SAVINGS ?= 0.03 0.06
+LAC = $(BIN)/vla-bench train lac --policy $(WEIGHTS) --device $(DEVICE) --stride 2 --flow-px 64 --data $(filter-out %-10-$(PROFILE),$(DATA))
 export OMP_NUM_THREADS ?= 1
 export LP_NUM_THREADS ?= 1
 
@@ -35,20 +37,20 @@ demo: setup  ## Compare acceleration methods on real LIBERO, in minutes: a table
 		--protocol reference-fast --tasks 0 1 2 --episodes 3 --results results/demo
 	$(BIN)/vla-bench figure results/demo --out results/demo/success_latency.png results/demo/success_latency.pdf
 
-demonstrations: setup  ## Collect what the reference VLA is trained on: four suites (3 h on 2 cores, 0.5 GB)
+demonstrations: setup  ## Collect what the reference VLA is trained on: four suites (3 h on 2 cores, 0.5 GB; PROFILE=standard: longer)
 	for suite in object goal spatial; do $(COLLECT) --suite libero-$$suite@1 --episodes 50 \
-		--out demonstrations/libero-$$suite-fast || exit 1; done
-	$(COLLECT) --suite libero-10@1 --episodes 30 --tasks 0 1 --out demonstrations/libero-10-fast
-	$(COLLECT) --suite libero-10@1 --episodes 20 --out demonstrations/libero-10-fast
+		--out demonstrations/libero-$$suite-$(PROFILE) || exit 1; done
+	$(COLLECT) --suite libero-10@1 --episodes 30 --tasks 0 1 --out demonstrations/libero-10-$(PROFILE)
+	$(COLLECT) --suite libero-10@1 --episodes 20 --out demonstrations/libero-10-$(PROFILE)
 
 reference: demonstrations  ## Train the reference VLA on a CPU (6 h on 2 cores; run it again to go on)
 	OMP_NUM_THREADS=$(WORKERS) $(BIN)/vla-bench train reference --preset cpu --data $(DATA) --out results/training/cpu
-	OMP_NUM_THREADS=$(WORKERS) $(BIN)/vla-bench train reference --preset cpu-deep --data $(filter-out %-10-fast,$(DATA)) \
+	OMP_NUM_THREADS=$(WORKERS) $(BIN)/vla-bench train reference --preset cpu-deep --data $(filter-out %-10-$(PROFILE),$(DATA)) \
 		--begin results/training/cpu/checkpoint.safetensors --out results/training/deep
 
-gates: demonstrations  ## Train LAC for the policy that ships, at three operating points (WEIGHTS=..., DEVICE=cuda for others)
+gates: demonstrations  ## Train LAC for a policy that looks every second step, at some operating points (WEIGHTS=..., DEVICE=cuda)
 	OMP_NUM_THREADS=$(WORKERS) $(LAC) --stage 1 --out $(GATES)/align
-	for saving in 0.03 0.06 0.1; do OMP_NUM_THREADS=$(WORKERS) $(LAC) --stage 2 --saving $$saving \
+	for saving in $(SAVINGS); do OMP_NUM_THREADS=$(WORKERS) $(LAC) --stage 2 --window 6 --self-made 1 --task-loss distill --saving $$saving \
 		--begin $(GATES)/align/gates.safetensors --out $(GATES)/saving-$$saving || exit 1; done
 
 gpu: demonstrations  ## All that waits for a GPU: the large reference VLA, its gates, its success; a 7B step piece by piece

@@ -38,7 +38,7 @@ def measure(policy: ReferencePolicy) -> pd.DataFrame:
 def main() -> None:
     """Print a line a head; exit with an error if the default policy is over the limit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", default="cpu", help="name or path of a checkpoint")
+    parser.add_argument("--weights", default="cpu-deep", help="name or path of a checkpoint")
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     threads = int(os.environ.get("OMP_NUM_THREADS", "2"))

@@ -44,6 +44,8 @@ EXACT = {
     "specprune:0.2": "specprune:1,precise=1",
     "random:0.8+refresh:2": "random:0.8+refresh:1",
     "vla-cache:0.996+refresh:3": "vla-cache:0.9+refresh:1",
+    "random:0.8+rotate:2": "random:0.8+rotate:1",
+    "vla-cache:0.9+rotate:8": "vla-cache:0.9+rotate:1",
     "pixel-difference:0.6+action-reuse:2": "pixel-difference:0+action-reuse:1",
 }
 """Methods, and the setting of each at which it must change no action."""
@@ -127,6 +129,25 @@ def test_a_refresh_bounds_ages_and_is_full(weights: str) -> None:
     assert [one["full_because"] for one in found] == ["first", "", "", "", "rule", "", "", "", "rule", "", "", ""]
     assert [one["age_max"] for one in found[:6]] == [0, 1, 2, 3, 0, 1]
     assert found[1]["rule"] == "keyframe:100+refresh:4"
+
+
+def test_a_rotation_bounds_ages_and_costs_the_same_in_each_step(weights: str) -> None:
+    policy = registry.method("keyframe:100+rotate:4").apply(ReferencePolicy(weights))
+    first, *others = [answer.cache for answer in play(policy)]
+    assert first["full_because"] == "first"
+    assert [one["age_max"] for one in others] == [1, 2, 3, 3, 3, 3, 3, 3, 3, 3, 3]
+    assert {one["effective"] for one in others} == {0.75}
+    assert {one["nominal"] for one in others} == {1.0}
+    assert others[0]["rule"] == "keyframe:100+rotate:4"
+
+
+def test_a_rotation_brings_back_no_row_that_was_deleted(weights: str) -> None:
+    plain, turned = (
+        [answer.cache for answer in play(registry.method(spec).apply(ReferencePolicy(weights)))]
+        for spec in ("fixed-grid:0.5", "fixed-grid:0.5+rotate:2")
+    )
+    assert [one["rows_deleted"] for one in turned] == [one["rows_deleted"] for one in plain]
+    assert plain[1]["rows_deleted"] > 0
 
 
 def test_another_seed_is_another_choice_and_the_same_seed_the_same(weights: str) -> None:
@@ -327,13 +348,14 @@ def test_vla_adp_prunes_coarse_movements_and_not_more_than_three_in_a_row(weight
 @pytest.mark.parametrize("spec", [
     "random:1.2", "random:-0.1", "random:yes", "pixel-difference:2", "fixed-grid:7", "keyframe:0", "keyframe:1.5",
     "fastv:1.5", "attention-topk:3", "vla-adp:9", "vla-pruner:2", "specprune:2", "sparsevlm:9", "random:0.5+refresh:0",
+    "random:0.5+rotate:0",
 ])  # fmt: skip
 def test_a_setting_out_of_range_is_refused(spec: str) -> None:
     with pytest.raises(OptionError, match=r"expected"):
         registry.method(spec)
 
 
-@pytest.mark.parametrize("spec", ["random:0.5", "refresh:3"])
+@pytest.mark.parametrize("spec", ["random:0.5", "refresh:3", "rotate:3"])
 def test_a_policy_without_token_rows_is_refused_with_a_way_out(spec: str) -> None:
     with pytest.raises(NoTokenRowsError, match=r"'toy' has none that a cache could keep: .* such as 'reference'"):
         registry.method(spec).apply(ToyPolicy())

@@ -3,14 +3,12 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from vla_bench.errors import OptionError
 from vla_bench.policy import Division, Policy
-from vla_bench_policies.token_cache.layout import RowLayout
 from vla_bench_policies.token_cache.method import NoTokenRowsError, TokenPolicy
 from vla_bench_policies.token_cache.plan import RowPlan
 from vla_bench_policies.token_cache.rule import CacheRule, Inside, Merge, Step
+from vla_bench_policies.token_cache.wrapped import WrappedRule
 
 
 @dataclass(frozen=True)
@@ -43,41 +41,27 @@ class Refresh:
         return policy.with_rule(_Refreshed(policy.rule, self.every))
 
 
-class _Refreshed(CacheRule):
+class _Refreshed(WrappedRule):
     """Asks another rule, but in every n-th step recomputes everything."""
 
     def __init__(self, rule: CacheRule, every: int) -> None:
-        super().__init__(
-            f"{rule.name}+refresh:{every}",
-            provenance=rule.provenance,
-            first_is_full=rule.first_is_full,
-            compares=rule.compares,
-            eager=rule.eager,
-        )
-        self._rule, self._every, self._now = rule, every, False
+        super().__init__(rule, f"refresh:{every}")
+        self._every, self._now = every, False
 
     def reset(self) -> None:
-        self._rule.reset()
+        super().reset()
         self._now = False
 
     def plan(self, step: Step) -> RowPlan:
         self._now = step.index % self._every == 0
-        if self._now:
-            self.nominal = None
-            self._rule.overruled(step)
-            return step.full()
-        plan = self._rule.plan(step)
-        self.nominal = self._rule.nominal
-        return plan
-
-    def watched(self, layout: RowLayout, n_layers: int) -> dict[int, np.ndarray]:
-        return self._rule.watched(layout, n_layers)
-
-    def narrows_at(self, n_layers: int) -> tuple[int, ...]:
-        return self._rule.narrows_at(n_layers)
+        if not self._now:
+            return super().plan(step)
+        self.nominal = None
+        self.overruled(step)
+        return step.full()
 
     def narrow(self, plan: RowPlan, step: Step, inside: Inside) -> tuple[RowPlan, Merge | None]:
-        return (plan, None) if self._now else self._rule.narrow(plan, step, inside)
+        return (plan, None) if self._now else super().narrow(plan, step, inside)
 
 
 METHOD = Refresh

@@ -27,13 +27,13 @@ from vla_bench_policies.learned import checkpoint
 from vla_bench_policies.learned.card import GatesCard
 from vla_bench_policies.learned.checkpoint import ForeignNetworksError, Trained
 from vla_bench_policies.learned.command import NETWORKS
-from vla_bench_policies.learned.teacher import Teacher
 from vla_bench_policies.learned.trainer import NetworkTrainer
 from vla_bench_policies.learned.windows import Windows
 from vla_bench_policies.reference import checkpoint as policies_on_disk
 from vla_bench_policies.reference.decoder import NORM_EPS, ROPE_THETA
 from vla_bench_policies.reference.model import ReferenceVLA
 from vla_bench_policies.reference.policy import ReferencePolicy
+from vla_bench_policies.reference.teaching import ReferenceReader, ReferenceTeacher
 from vla_bench_policies.reference.training import frames
 from vla_bench_policies.token_cache.cache import TokenCache
 from vla_bench_policies.token_cache.decoder import PackedLlama
@@ -67,8 +67,10 @@ def made(data, weights: Path, directory: Path, recipe: ScorerRecipe = RECIPE) ->
     policy = policies_on_disk.load(weights)
     torch.manual_seed(0)
     scorer = Scorer(recipe.scorer)
-    losses = FadingLosses(recipe, scorer, Teacher(policy.model))
-    return NetworkTrainer(recipe, scorer, losses, Windows(data, policy, recipe), directory, {"policy": "p"})
+    losses = FadingLosses(recipe, scorer, ReferenceTeacher(policy.model))
+    return NetworkTrainer(
+        recipe, scorer, losses, Windows(data, ReferenceReader(policy), recipe), directory, {"policy": "p"}
+    )
 
 
 @given(
@@ -113,7 +115,7 @@ def test_what_training_holds_out_is_what_the_token_cache_computes() -> None:
     model = ReferenceVLA(SMALL).double().eval()
     for weight in model.decoder.parameters():
         weight.data *= 1.5
-    teacher = Teacher(copy.deepcopy(model))
+    teacher = ReferenceTeacher(copy.deepcopy(model))
     scorer = Scorer(CONFIG).double().eval()
     stack = PackedLlama(teacher.model.decoder, SMALL.heads, SMALL.heads, ROPE_THETA, NORM_EPS, packed=False)
     layout = model.layout(3)
@@ -126,7 +128,7 @@ def test_what_training_holds_out_is_what_the_token_cache_computes() -> None:
         looked = teacher.look(rows, layout, shown=stays)
         seen = Seen(np.full((2, 4, 4, 3), index, np.uint8), np.zeros(8, np.float32), "open")
         tail = cache.step(rows, layout, [seen])
-        torch.testing.assert_close(looked.chunk, teacher.model.chunk_head(tail[:, -SMALL.chunk :]), rtol=0, atol=1e-10)
+        torch.testing.assert_close(looked.answer, teacher.model.chunk_head(tail[:, -SMALL.chunk :]), rtol=0, atol=1e-10)
 
 
 def test_a_scorer_learns_which_rows_the_policy_needs_and_the_policy_stays_as_it_is(data, weights, tmp_path) -> None:

@@ -21,9 +21,11 @@ from vla_bench_policies.lac.relaxation import (
     soft_mask,
 )
 from vla_bench_policies.lac.rule import LacRule, Recovery
-from vla_bench_policies.learned.teacher import Remembered, Teacher, alignment_target
+from vla_bench_policies.learned.blend import Remembered
+from vla_bench_policies.learned.teacher import alignment_target
 from vla_bench_policies.reference.decoder import NORM_EPS, ROPE_THETA
 from vla_bench_policies.reference.model import ReferenceVLA
+from vla_bench_policies.reference.teaching import ReferenceTeacher
 from vla_bench_policies.token_cache.cache import TokenCache
 from vla_bench_policies.token_cache.decoder import PackedLlama
 from vla_bench_policies.token_cache.lane import Seen
@@ -49,8 +51,8 @@ def model() -> ReferenceVLA:
 
 
 @pytest.fixture(scope="module")
-def teacher(model: ReferenceVLA) -> Teacher:
-    return Teacher(copy.deepcopy(model))
+def teacher(model: ReferenceVLA) -> ReferenceTeacher:
+    return ReferenceTeacher(copy.deepcopy(model))
 
 
 def pictures(seed: int, n: int = 1) -> Tensor:
@@ -58,7 +60,7 @@ def pictures(seed: int, n: int = 1) -> Tensor:
     return torch.from_numpy(rng.uniform(0, 255, (n, 2, 3, 32, 32)))
 
 
-def rows_of(teacher: Teacher, seed: int, n: int = 1) -> Tensor:
+def rows_of(teacher: ReferenceTeacher, seed: int, n: int = 1) -> Tensor:
     tokens = torch.tensor([[4, 5, 6]]).expand(n, -1)
     return teacher.rows(pictures(seed, n), tokens, torch.zeros(n, 8, dtype=torch.float64))
 
@@ -67,7 +69,7 @@ LAYOUT = ReferenceVLA(SMALL).layout(3)
 N = LAYOUT.n_visual
 
 
-def a_scene(teacher: Teacher, seed: int) -> tuple[Tensor, Remembered, Tensor]:
+def a_scene(teacher: ReferenceTeacher, seed: int) -> tuple[Tensor, Remembered, Tensor]:
     """Rows now, what is remembered of the step before, and a demonstration's chunk.
 
     As between two inferences, half of the rows change, and little; as after imitation, the demonstration is near to the
@@ -76,7 +78,7 @@ def a_scene(teacher: Teacher, seed: int) -> tuple[Tensor, Remembered, Tensor]:
     torch.manual_seed(seed)
     before, now = rows_of(teacher, 2 * seed), rows_of(teacher, 2 * seed + 1)
     now = before + 0.2 * (now - before) * (torch.rand(1, before.shape[1], 1, dtype=torch.float64) < 0.5)
-    full = teacher.look(now, LAYOUT).chunk
+    full = teacher.look(now, LAYOUT).answer
     return now, teacher.look(before, LAYOUT).remembered, full + 0.1 * torch.randn_like(full)
 
 
@@ -126,14 +128,14 @@ def test_a_draw_is_one_of_the_ratios_as_often_as_the_softmax_says() -> None:
 # gradients through the frozen policy
 
 
-def test_the_task_loss_alone_reaches_the_parameters_of_both_networks(teacher: Teacher) -> None:
+def test_the_task_loss_alone_reaches_the_parameters_of_both_networks(teacher: ReferenceTeacher) -> None:
     gates = Gates(CONFIG).double()
     now, remembered, chunk = a_scene(teacher, 1)
     seen = torch.randn(1, 2, 5, 32, 32, dtype=torch.float64)
     scores, logits = gates(seen)
     masks = candidate_masks(scores, RATIOS, 0.1)
     mask = mixed(logits, masks, "gumbel", 1.0, torch.Generator().manual_seed(4))
-    loss = (teacher.look(now, LAYOUT, mask, remembered).chunk - chunk).abs().mean()
+    loss = (teacher.look(now, LAYOUT, mask, remembered).answer - chunk).abs().mean()
     loss.backward()
     for name, weight in gates.named_parameters():
         if name.endswith("bias"):
@@ -143,7 +145,7 @@ def test_the_task_loss_alone_reaches_the_parameters_of_both_networks(teacher: Te
     assert all(weight.grad is None for weight in teacher.model.parameters())
 
 
-def test_the_relaxed_objective_passes_finite_differences(teacher: Teacher) -> None:
+def test_the_relaxed_objective_passes_finite_differences(teacher: ReferenceTeacher) -> None:
     now, remembered, chunk = a_scene(teacher, 2)
     scores = torch.rand(1, N, dtype=torch.float64, requires_grad=True)
     logits = torch.randn(1, len(RATIOS), dtype=torch.float64, requires_grad=True)
@@ -151,7 +153,7 @@ def test_the_relaxed_objective_passes_finite_differences(teacher: Teacher) -> No
     def objective(scores: Tensor, logits: Tensor) -> Tensor:
         soft = torch.stack([soft_mask(scores, n_reused(ratio, N), 0.1) for ratio in RATIOS], dim=1)
         mask = (logits.softmax(dim=-1)[..., None] * soft).sum(dim=1)
-        answer = teacher.look(now, LAYOUT, mask, remembered).chunk
+        answer = teacher.look(now, LAYOUT, mask, remembered).answer
         return ((answer - chunk) ** 2).mean() - 0.1 * expected_ratio(logits, RATIOS).mean()
 
     for variable in (scores, logits):
@@ -164,7 +166,7 @@ def test_the_relaxed_objective_passes_finite_differences(teacher: Teacher) -> No
         assert (gradient * direction).sum().item() == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-4, abs=1e-12)
 
 
-def test_the_ratio_gradient_agrees_with_the_exact_one_over_hard_ratios(teacher: Teacher) -> None:
+def test_the_ratio_gradient_agrees_with_the_exact_one_over_hard_ratios(teacher: ReferenceTeacher) -> None:
     cosines = []
     for seed in range(24):
         now, remembered, chunk = a_scene(teacher, seed)
@@ -173,7 +175,7 @@ def test_the_ratio_gradient_agrees_with_the_exact_one_over_hard_ratios(teacher: 
         masks = candidate_masks(scores, RATIOS, 0.05)
 
         def loss(mask: Tensor, now=now, remembered=remembered, chunk=chunk) -> Tensor:
-            return (teacher.look(now, LAYOUT, mask, remembered).chunk - chunk).abs().mean()
+            return (teacher.look(now, LAYOUT, mask, remembered).answer - chunk).abs().mean()
 
         hard = torch.stack([loss(masks[:, index]) for index in range(len(RATIOS))]).detach()
         (exact,) = torch.autograd.grad((logits.softmax(dim=-1)[0] * hard).sum(), logits)
@@ -188,7 +190,7 @@ def test_the_ratio_gradient_agrees_with_the_exact_one_over_hard_ratios(teacher: 
 
 @pytest.mark.parametrize("first_layer", [0, 2])
 def test_the_hard_training_forward_is_the_sparse_inference_forward(model: ReferenceVLA, first_layer: int) -> None:
-    teacher = Teacher(copy.deepcopy(model), first_layer)
+    teacher = ReferenceTeacher(copy.deepcopy(model), first_layer)
     stack = PackedLlama(teacher.model.decoder, SMALL.heads, SMALL.heads, ROPE_THETA, NORM_EPS, packed=False)
     rng = np.random.default_rng(0)
     plans = [rng.random(N) < 0.6 for _ in range(4)]
@@ -207,10 +209,10 @@ def test_the_hard_training_forward_is_the_sparse_inference_forward(model: Refere
         seen = Seen(np.full((2, 4, 4, 3), index, np.uint8), np.zeros(8, np.float32), "open")
         tail = cache.step(rows, LAYOUT, [seen])
         sparse = teacher.model.chunk_head(tail[:, -SMALL.chunk :])
-        torch.testing.assert_close(looked.chunk, sparse, rtol=0, atol=1e-10)
+        torch.testing.assert_close(looked.answer, sparse, rtol=0, atol=1e-10)
 
 
-def test_what_stage_one_imitates_is_the_attention_that_the_token_cache_watches(teacher: Teacher) -> None:
+def test_what_stage_one_imitates_is_the_attention_that_the_token_cache_watches(teacher: ReferenceTeacher) -> None:
     stack = PackedLlama(teacher.model.decoder, SMALL.heads, SMALL.heads, ROPE_THETA, NORM_EPS, packed=False)
 
     class Watching(CacheRule):

@@ -23,13 +23,13 @@ from vla_bench_policies.learned import checkpoint as networks_on_disk
 from vla_bench_policies.learned import trainer
 from vla_bench_policies.learned.checkpoint import ForeignNetworksError, NetworksError, Trained
 from vla_bench_policies.learned.command import NETWORKS
-from vla_bench_policies.learned.teacher import Teacher
 from vla_bench_policies.learned.trainer import NetworkTrainer
 from vla_bench_policies.learned.windows import Windows
 from vla_bench_policies.methods.lac import Lac
 from vla_bench_policies.reference import checkpoint as policies_on_disk
 from vla_bench_policies.reference.checkpoint import Checkpoint
 from vla_bench_policies.reference.policy import ReferencePolicy
+from vla_bench_policies.reference.teaching import ReferenceReader, ReferenceTeacher
 from vla_bench_policies.reference.training import frames
 from vla_bench_policies.reference.training.state import OtherTrainingError
 from vla_bench_policies.reference.training.trainer import read_log
@@ -60,10 +60,10 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def made(data, weights: Path | Checkpoint, directory: Path, recipe: GateRecipe = RECIPE) -> NetworkTrainer:
     policy = policies_on_disk.load(weights) if isinstance(weights, Path) else weights
-    windows = Windows(data, policy, recipe, difference)
+    windows = Windows(data, ReferenceReader(policy), recipe, difference)
     torch.manual_seed(0)
     gates = Gates(recipe.gates)
-    losses = Losses(recipe, gates, Teacher(policy.model, recipe.first_layer))
+    losses = Losses(recipe, gates, ReferenceTeacher(policy.model, recipe.first_layer))
     return NetworkTrainer(recipe, gates, losses, windows, directory, {"policy": "p"})
 
 
@@ -122,7 +122,7 @@ def test_frozen_means_frozen(data, weights: Path, tmp_path: Path, change: dict) 
 
 
 def test_windows_lie_within_episodes_and_held_out_ones_are_never_trained_on(data, weights: Path) -> None:
-    windows = Windows(data, policies_on_disk.load(weights), RECIPE, difference)
+    windows = Windows(data, ReferenceReader(policies_on_disk.load(weights)), RECIPE, difference)
     for held_out, groups in windows._starts.items():
         for start in np.concatenate(groups):
             last = start + RECIPE.stride * (RECIPE.window - 1)
@@ -140,7 +140,7 @@ def test_windows_lie_within_episodes_and_held_out_ones_are_never_trained_on(data
 def test_from_the_command_to_a_method_that_keeps_its_contract(dataset, weights, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(command, "GateRecipe", lambda **values: replace(RECIPE, **values))
     first = TrainLac(
-        (dataset,), stage=1, policy=str(weights), out=tmp_path / "one", flow="difference", steps=4, threads=1,
+        (dataset,), stage=1, policy=str(weights), out=tmp_path / "one", flow="difference", steps=4, stride=2, threads=1,
         cache=tmp_path,
     )  # fmt: skip
     assert first.run() == 0

@@ -20,6 +20,7 @@ from vla_bench_policies.openvla.config import read_config
 from vla_bench_policies.openvla.errors import UnfitPictureError
 from vla_bench_policies.openvla.model import load_trunk
 from vla_bench_policies.openvla.pictures import libero_picture, normalised
+from vla_bench_policies.openvla.placement import Placement
 from vla_bench_policies.openvla.policy import OpenVlaPolicy
 from vla_bench_policies.openvla.prompt import Prompter
 from vla_bench_policies.openvla.tensors import Shards
@@ -51,11 +52,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_features_of_the_towers_are_those_of_the_librarys_models(whole) -> None:
     made, reference = whole
     shown = libero_picture(observation(0)["agentview"], 224, crop=True)
-    images = normalised(shown[None], made._config.normalisation)[None]
+    images = normalised(shown[None], made.config.normalisation)[None]
     with torch.inference_mode():
-        features = made._trunk.towers(images)
+        features = made.trunk.towers(images)
         torch.testing.assert_close(features, reference.features(pixel_values(shown)), rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(made._trunk.see(images), reference.visual(pixel_values(shown)), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(made.trunk.see(images), reference.visual(pixel_values(shown)), rtol=1e-4, atol=1e-4)
 
 
 def answered(made: OpenVlaPolicy, obs: dict) -> tuple[list[int], np.ndarray]:
@@ -100,7 +101,7 @@ def test_from_rendered_pixels_to_actions_everything_is_the_independent_computati
 
 def test_a_prompt_ends_with_the_empty_token_and_the_sentence_is_in_lower_case(whole) -> None:
     made, reference = whole
-    found = made._prompter.tokens("Open the drawer")
+    found = made.prompter.tokens("Open the drawer")
     assert found == reference.prompt_ids("open the drawer")
     assert (found[0], found[-1]) == (1, 29871)
 
@@ -150,7 +151,7 @@ def test_a_method_saves_rows_and_the_tokens_know(spec: str, whole) -> None:
     method.reset(TASK, 0)
     found = [method.act(observation(seed) | {"instruction": "open the drawer"}) for seed in range(5)]
     assert max(answer.cache["effective"] for answer in found) > 0.01  # the pictures have little in common
-    assert found[0].cache["rows_per_layer"][0] == 1 + 256 + len(made._prompter.tokens("open the drawer")) - 1
+    assert found[0].cache["rows_per_layer"][0] == 1 + 256 + len(made.prompter.tokens("open the drawer")) - 1
 
 
 def test_a_still_picture_reused_is_the_same_action(whole) -> None:
@@ -166,17 +167,17 @@ def test_the_layout_is_bos_then_patches_then_the_sentence(whole) -> None:
     made, _ = whole
     tokens = made._encoded("open the drawer")
     visual = torch.randn(1, 256, published.WIDTH)
-    rows, layout, n_wanted = made._rows(visual, tokens, np.zeros(8))
+    rows, layout, n_wanted = made.rows(visual, tokens, np.zeros(8))
     assert torch.equal(rows[:, layout.visual], visual)
-    assert torch.equal(rows[:, layout.text], made._trunk.embed(tokens[:, 1:-1]))
-    assert torch.equal(rows[:, layout.proprio], made._trunk.embed(tokens[:, -1]))  # the last row: the empty token
+    assert torch.equal(rows[:, layout.text], made.trunk.embed(tokens[:, 1:-1]))
+    assert torch.equal(rows[:, layout.proprio], made.trunk.embed(tokens[:, -1]))  # the last row: the empty token
     assert (layout.n_rows - rows.shape[1], n_wanted) == (6, 1)
 
 
 def test_the_formula_counts_what_torch_counts(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With plain weights: packed products are invisible to the counter."""
     config = read_config(tiny)
-    trunk = load_trunk(Shards(tiny), config.decoder, torch.float32, torch.device("cpu"), packed=False)
+    trunk = load_trunk(Shards(tiny), config.decoder, Placement(dtype=torch.float32, packed=False))
     made = policy.TrunkPolicy.__new__(OpenVlaPolicy)
     made._crop = True
     policy.TrunkPolicy.__init__(made, str(tiny), trunk, config, Prompter(tiny), "")
@@ -190,7 +191,7 @@ def test_half_precision_answers_with_almost_the_same_hidden_states(tiny: Path) -
     config = read_config(tiny)
     rows = []
     for dtype in (torch.float32, torch.bfloat16):
-        trunk = load_trunk(Shards(tiny), config.decoder, dtype, torch.device("cpu"))
+        trunk = load_trunk(Shards(tiny), config.decoder, Placement(dtype=dtype))
         images = torch.randn(1, 1, 6, 56, 56, generator=torch.Generator().manual_seed(0)).to(dtype)
         with torch.inference_mode():
             rows.append(trunk.see(images).float())

@@ -100,7 +100,7 @@ def test_the_whole_chunk_of_sixteen_actions_is_the_independent_one(whole) -> Non
     noise = torch.randn(1, 16, 7, generator=torch.Generator().manual_seed(1))
     for guidance in (1.0, 1.5, 3.0):
         with torch.inference_mode():
-            found = diffusion.denoised(made._network, noise, condition, 10, guidance)[0]
+            found = diffusion.denoised(made.network, noise, condition, 10, guidance)[0]
         expected = reference.diffused(condition, noise, guidance)
         np.testing.assert_allclose(found.numpy(), expected, atol=1e-4 * np.abs(expected).max())
 
@@ -173,7 +173,7 @@ def test_the_condition_is_told_by_the_token_that_ends_the_prompt(whole) -> None:
     made = of(folder)
     tokens = made._encoded("open the drawer")
     assert tokens[0, -2:].tolist() == [29871, 2]
-    rows, layout, n_wanted = made._rows(torch.randn(1, 256, published.WIDTH), tokens, np.zeros(8))
+    rows, layout, n_wanted = made.rows(torch.randn(1, 256, published.WIDTH), tokens, np.zeros(8))
     assert layout.n_rows == rows.shape[1] == layout.visual.stop + n_wanted
     assert layout.proprio == rows.shape[1] - 1
 
@@ -213,10 +213,8 @@ def test_a_method_saves_rows_and_moves_the_answer(whole, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("guidance", [1.0, 1.5])
-def test_the_formula_counts_what_torch_counts(guidance: float, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = cogact.load_trunk
-    monkeypatch.setattr(cogact, "load_trunk", lambda *a, **options: plain(*a, **options, packed=False))
-    made = of(tiny, guidance=guidance)
+def test_the_formula_counts_what_torch_counts(guidance: float, tiny: Path) -> None:
+    made = of(tiny, guidance=guidance, packed=False)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         answer = made.act(observation(0, 64))
     assert answer.flops == counter.get_total_flops()

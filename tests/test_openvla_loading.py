@@ -18,11 +18,11 @@ from vla_bench_policies.openvla.config import DecoderShape, read_config
 from vla_bench_policies.openvla.errors import PublishedCheckpointError, StatisticsKeyError
 from vla_bench_policies.openvla.model import load_trunk
 from vla_bench_policies.openvla.pickles import Held
+from vla_bench_policies.openvla.placement import Placement
 from vla_bench_policies.openvla.policy import OpenVlaPolicy
 from vla_bench_policies.openvla.tensors import Shards
 from vla_bench_policies.openvla.vision import PREFIXES, FusedTowers, Projector, TowerShape
 
-CPU = torch.device("cpu")
 SECOND = "model-00002-of-00003.safetensors"
 
 
@@ -42,7 +42,7 @@ def change_shard(folder: Path, name: str, change) -> str:
 
 
 def loaded(folder: Path, dtype: torch.dtype = torch.float32) -> model.Trunk:
-    return load_trunk(Shards(folder), read_config(folder).decoder, dtype, CPU)
+    return load_trunk(Shards(folder), read_config(folder).decoder, Placement(dtype=dtype))
 
 
 def test_a_missing_shard_is_named(folder: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_tensor_too_many_is_named(folder: Path) -> None:
 def test_a_decoder_of_another_depth_than_the_config_says_is_refused(folder: Path) -> None:
     source, shape = Shards(folder), read_config(folder).decoder
     with pytest.raises(PublishedCheckpointError, match=r"layers\.4\..*' is missing"):
-        load_trunk(source, DecoderShape(**{**shape.__dict__, "layers": 5}), torch.float32, CPU)
+        load_trunk(source, DecoderShape(**{**shape.__dict__, "layers": 5}), Placement(dtype=torch.float32))
 
 
 def test_other_towers_are_refused_by_name(folder: Path) -> None:
@@ -232,6 +232,7 @@ from pathlib import Path
 from vla_bench_policies.openvla.config import read_config
 from vla_bench_policies.openvla.model import load_trunk
 from vla_bench_policies.openvla.pickles import Held
+from vla_bench_policies.openvla.placement import Placement
 from vla_bench_policies.openvla.tensors import Shards
 from vla_bench_policies.openvla.vision import PREFIXES, FusedTowers, Projector, TowerShape
 import torch._dynamo, transformers, tqdm
@@ -239,19 +240,22 @@ def field(name):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name)) * 1024
 folder = Path(sys.argv[1])
 source, shape = Shards(folder), read_config(folder).decoder
+placement = Placement(dtype=torch.float32, quantise=sys.argv[2])
+if placement.quantise:
+    placement.product()(torch.ones(64, 64))(torch.ones(1, 64))
 torch.ops.mkldnn._reorder_linear_weight(torch.ones(64, 64))
 Path("/proc/self/clear_refs").write_text("5")
 before = field("VmRSS")
-trunk = load_trunk(source, shape, torch.float32, torch.device("cpu"))
-print(source.n_bytes, field("VmHWM") - before)
+trunk = load_trunk(source, shape, placement)
+print(source.n_bytes, field("VmHWM") - before, field("VmRSS") - before)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_loading_takes_at_most_a_fifth_more_than_the_checkpoint_at_any_moment(tmp_path: Path) -> None:
-    """In the proportions of the published model: the decoder is nine tenths of it, in many layers.
+def save_in_proportion(folder: Path) -> dict[str, str]:
+    """Write a checkpoint in the proportions of the published model: the decoder is nine tenths of it, in many layers.
 
-    The C library gives freed memory back at once for pieces as large as the published ones; here it is told to do so.
+    Return the environment in which the C library gives freed memory back at once, as it does of its own accord for
+    pieces as large as the published ones.
     """
     wide, hidden, layers = 512, 1376, 24
     wanted = published.shapes(16)
@@ -267,19 +271,22 @@ def test_loading_takes_at_most_a_fifth_more_than_the_checkpoint_at_any_moment(tm
         copies = layers if ".layers.0." in name else 1
         for index in range(copies):
             every[name.replace(".layers.0.", f".layers.{index}.")] = torch.randn(shape)
-    published.write_shards(tmp_path, every)
+    published.write_shards(folder, every)
     text = {
         "vocab_size": 1024, "hidden_size": wide, "intermediate_size": hidden, "num_hidden_layers": layers,
         "num_attention_heads": 8, "num_key_value_heads": 8,
     }  # fmt: skip
-    published.write_config(tmp_path, text_config=text)
-    published.write_preprocessor(tmp_path)
+    published.write_config(folder, text_config=text)
+    published.write_preprocessor(folder)
     del every
-    command, environment = (
-        [sys.executable, "-c", MEASURE, str(tmp_path)],
-        os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"},
-    )
+    return os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_loading_takes_at_most_a_fifth_more_than_the_checkpoint_at_any_moment(tmp_path: Path) -> None:
+    environment = save_in_proportion(tmp_path)
+    command = [sys.executable, "-c", MEASURE, str(tmp_path), ""]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    size, peak = map(int, done.stdout.split())
+    size, peak, _ = map(int, done.stdout.split())
     assert size > 250e6
     assert peak < 1.2 * size

@@ -60,9 +60,20 @@ def test_memory_and_time_follow_from_type_and_rows(monkeypatch: pytest.MonkeyPat
     assert found("openvla-oft:x")["pace"].found.startswith("at least 8.5 s")
 
 
+def test_bits_need_their_package_and_less_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_available_gb", lambda: 20.0)
+    monkeypatch.setattr(module, "find_spec", lambda package: None if package == "bitsandbytes" else package)
+    told = found("openvla:x,quantise=int4")
+    assert told["memory"].found == "7 GB needed on cpu, 20 GB free"
+    assert told["bitsandbytes"] == Finding("bitsandbytes", False, "missing", "pip install 'vla-bench[quantised]'")
+    assert found("openvla:x,quantise=int8")["memory"].found == "10 GB needed on cpu, 20 GB free"
+    assert "bitsandbytes" not in found("openvla:x")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about a machine without a GPU")
 def test_a_gpu_that_is_not_there_is_said() -> None:
     assert found("openvla:x,device=cuda")["memory"].found == "torch finds no GPU"
+    assert found("openvla:x,device=cuda,gpus=2")["memory"].found == "torch finds no GPUs"
 
 
 def test_other_policies_are_none_of_its_business() -> None:

@@ -16,7 +16,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from vla_bench import registry
 from vla_bench.errors import OptionError
 from vla_bench.testing import check_method, check_policy
-from vla_bench_policies.openvla import oft
 from vla_bench_policies.openvla.errors import PublishedCheckpointError, StatisticsKeyError
 from vla_bench_policies.openvla.oft import OpenVlaOftPolicy
 from vla_bench_policies.openvla.pictures import libero_picture, normalised
@@ -80,14 +79,14 @@ def test_the_rows_are_two_views_state_sentence_and_answer(whole) -> None:
     made, _ = whole
     tokens = made._encoded("open the drawer")
     visual = torch.randn(1, 512, published.WIDTH)
-    rows, layout, n_wanted = made._rows(visual, tokens, np.zeros(8))
+    rows, layout, n_wanted = made.rows(visual, tokens, np.zeros(8))
     assert layout.bidirectional
     assert layout.n_rows == rows.shape[1] == 1 + 512 + 1 + (tokens.shape[1] - 1) + 56 + 1
     assert torch.equal(rows[:, layout.visual], visual)
-    assert torch.equal(rows[:, layout.text], made._trunk.embed(tokens[:, 1:-1]))
-    assert torch.equal(rows[:, layout.proprio], made._trunk.embed(tokens[:, -1]))
+    assert torch.equal(rows[:, layout.text], made.trunk.embed(tokens[:, 1:-1]))
+    assert torch.equal(rows[:, layout.proprio], made.trunk.embed(tokens[:, -1]))
     assert not rows[:, layout.action][:, :56].any()
-    assert torch.equal(rows[:, -1:], made._trunk.embed(torch.tensor([[2]])))
+    assert torch.equal(rows[:, -1:], made.trunk.embed(torch.tensor([[2]])))
     assert rows.shape[1] - n_wanted == layout.proprio  # the answer begins one row before the rows of zeros
 
 
@@ -166,8 +165,8 @@ def test_towers_with_film_are_told_the_words_and_contain_their_low_rank_updates(
     tokens = made._encoded(obs["instruction"])
     words = tensors["language_model.model.embed_tokens.weight"][[*tokens[0].tolist(), 2]].mean(dim=0)
     with torch.inference_mode():
-        images = normalised(frames, made._config.normalisation)[None]
-        found = made._trunk.towers(images, made._told(tokens))[0]
+        images = normalised(frames, made.config.normalisation)[None]
+        found = made.trunk.towers(images, made.told(tokens))[0]
         expected = torch.cat([film_features(None, tensors, pixel_values(frame), words) for frame in frames])
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     one, other = (made.act(obs | {"instruction": sentence}).actions for sentence in published.SENTENCES[:2])
@@ -176,11 +175,9 @@ def test_towers_with_film_are_told_the_words_and_contain_their_low_rank_updates(
 
 
 @pytest.mark.parametrize("film", [False, True])
-def test_the_formula_counts_what_torch_counts(film: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_formula_counts_what_torch_counts(film: bool, tmp_path: Path) -> None:
     published.save_oft(tmp_path / "tiny", grid=4, film=film)
-    plain = oft.load_trunk
-    monkeypatch.setattr(oft, "load_trunk", lambda *a, **options: plain(*a, **options, packed=False))
-    made = OpenVlaOftPolicy(str(tmp_path / "tiny"), film=film, dtype="float32")
+    made = OpenVlaOftPolicy(str(tmp_path / "tiny"), film=film, dtype="float32", packed=False)
     made.reset(TASK, 0)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         answer = made.act(observation(0, 64))

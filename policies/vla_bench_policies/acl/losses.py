@@ -9,8 +9,9 @@ from torch import Tensor
 from vla_bench_policies.acl.scorer import Scorer, ScorerConfig
 from vla_bench_policies.acl.selection import hard_top_k, soft_top_k
 from vla_bench_policies.learned.recipe import LoopRecipe, TaskLoss
-from vla_bench_policies.learned.teacher import Teacher, imitation_loss
+from vla_bench_policies.learned.teacher import Teacher
 from vla_bench_policies.learned.windows import WindowBatch
+from vla_bench_policies.token_cache.layout import RowLayout
 
 
 @dataclass(frozen=True)
@@ -46,22 +47,19 @@ class FadingLosses:
 
     def __init__(self, recipe: ScorerRecipe, scorer: Scorer, teacher: Teacher) -> None:
         self._recipe, self._scorer, self._teacher = recipe, scorer, teacher
-        config = teacher.model.config
-        device = next(teacher.model.parameters()).device
-        dark = torch.zeros(1, len(config.cameras), 3, config.image_px, config.image_px, device=device)
-        with torch.no_grad():
-            self._black = teacher.model.see(dark)
+        self._black = teacher.black()
 
     def training(self, batch: WindowBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss with soft shares, and its parts."""
         rows, layout = self._looked(batch)
         visual = rows[:, layout.visual]
-        shares = soft_top_k(self._scorer(visual), self._scorer.config.k, self._recipe.alpha(step)).flatten(1)
+        shares = soft_top_k(self._scores(visual), self._scorer.config.k, self._recipe.alpha(step)).flatten(1)
         faded = self._faded(visual, shares)
         given = torch.cat((rows[:, : layout.visual.start], faded, rows[:, layout.visual.stop :]), dim=1)
         with torch.no_grad():
-            full = self._teacher.look(rows, layout).chunk if self._recipe.task_loss == "distill" else None
-        task = imitation_loss(self._teacher.look(given, layout).chunk, batch.chunk[:, 0], batch.within[:, 0], full)
+            full = self._teacher.look(rows, layout).answer if self._recipe.task_loss == "distill" else None
+        seed = self._recipe.seed * 1_000_003 + step
+        task = self._task(self._teacher.look(given, layout).answer, batch, full, seed)
         unsure = (shares * (1 - shares)).mean()
         return task, {"task": task.detach(), "unsure": unsure.detach()}
 
@@ -73,24 +71,30 @@ class FadingLosses:
         deleted share.
         """
         rows, layout = self._looked(batch)
-        stays = hard_top_k(self._scorer(rows[:, layout.visual]), self._scorer.config.k).flatten(1).bool()
-        chunk = self._teacher.look(rows, layout, shown=stays).chunk
-        full = self._teacher.look(rows, layout).chunk
-        demonstrated, within = batch.chunk[:, 0], batch.within[:, 0]
+        stays = hard_top_k(self._scores(rows[:, layout.visual]), self._scorer.config.k).flatten(1).bool()
+        answer = self._teacher.look(rows, layout, shown=stays).answer
+        full = self._teacher.look(rows, layout).answer
         return {
-            "task": imitation_loss(chunk, demonstrated, within),
-            "task_full": imitation_loss(full, demonstrated, within),
-            "distance": (chunk - full).abs().mean(),
+            "task": self._task(answer, batch, None, seed=0),
+            "task_full": self._task(full, batch, None, seed=0),
+            "distance": self._teacher.distance(answer, full),
             "ratio": 1 - stays.float().mean(),
         }
 
-    def _looked(self, batch: WindowBatch):
-        rows, layout = self._teacher.window_rows(batch.images[:, :1], batch.tokens, batch.proprio[:, :1])
+    def _looked(self, batch: WindowBatch) -> tuple[Tensor, RowLayout]:
+        rows, layout = self._teacher.window_rows(batch)  # of one inference each
         return rows[:, 0], layout
+
+    def _scores(self, visual: Tensor) -> Tensor:
+        return self._scorer(visual.to(self._scorer.score.weight.dtype))
+
+    def _task(self, answer: Tensor, batch: WindowBatch, full: Tensor | None, seed: int) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return self._teacher.loss(answer, batch.chunk[:, 0], batch.within[:, 0], full, generator)
 
     def _faded(
         self, visual: Float[Tensor, "b rows width"], shares: Float[Tensor, "b rows"]
     ) -> Float[Tensor, "b rows width"]:
         s = shares[..., None]
         rest = torch.sqrt((1 - s.square()).clamp(min=1e-6))  # at s = 1 the root has no derivative
-        return visual * s + self._black * rest
+        return (visual * s + self._black * rest).to(visual.dtype)

@@ -31,6 +31,7 @@ class AclRule(CacheRule):
         if found != expected:
             raise ScorerShapeError(*("{} rows of {} views, width {}".format(*one) for one in (found, expected)))
         step.spend(scorer_flops(config))
-        scores = self.scorer.to(step.rows.device)(step.visual[None])
+        scorer = self.scorer.to(step.rows.device)
+        scores = scorer(step.visual[None].to(scorer.score.weight.dtype))
         stays = hard_top_k(scores, config.k).flatten().bool().cpu().numpy()
         return step.full().delete(~stays)

@@ -45,8 +45,8 @@ def reduced(flow: Flow, px: int) -> Flow:
 
 
 def averaged(frames: UInt8[np.ndarray, "views side side 3"], px: int) -> UInt8[np.ndarray, "views px px 3"]:
-    """Return frames of a smaller side, by averaging to whole grey levels."""
-    if frames.shape[1] == px:
+    """Return frames of a smaller side, by averaging to whole grey levels; as they are where the factor is not whole."""
+    if frames.shape[1] == px or frames.shape[1] % px:
         return frames
     cv2 = _imported("cv2", "opencv-python-headless")
     return np.stack([cv2.resize(frame, (px, px), interpolation=cv2.INTER_AREA) for frame in frames])

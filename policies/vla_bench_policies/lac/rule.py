@@ -76,7 +76,7 @@ class LacRule(CacheRule):
             moved = torch.from_numpy(self.flow(step.reference, step.frames)).to(device)
         frames = averaged(step.frames, config.px)  # floats of whole frames would be pages to be mapped in each step
         seen = prepared(torch.from_numpy(frames).to(device).float(), moved, config.px)[None]
-        scores, logits = self.gates.to(device)(seen, step.rows[None, step.layout.text])
+        scores, logits = self.gates.to(device)(seen, step.rows[None, step.layout.text].to(seen.dtype))
         ratio = config.ratios[int(logits[0].argmax())] if self.ratio is None else self.ratio
         return scores[0].cpu().numpy(), ratio
 

@@ -10,19 +10,32 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from vla_bench.errors import OptionError
+from vla_bench import registry
+from vla_bench.errors import OptionError, SpecError, VlaBenchError
 from vla_bench.lock import only_writer
 from vla_bench_policies.learned.checkpoint import Kind, Trained
 from vla_bench_policies.learned.recipe import LoopRecipe, TaskLoss
-from vla_bench_policies.learned.teacher import Teacher
+from vla_bench_policies.learned.teacher import Teachable, Teaching
 from vla_bench_policies.learned.trainer import NetworkTrainer, Objective
 from vla_bench_policies.learned.windows import Motion, Windows
-from vla_bench_policies.reference import checkpoint as policies_on_disk
-from vla_bench_policies.reference.checkpoint import Checkpoint
 from vla_bench_policies.reference.policy import find
+from vla_bench_policies.reference.teaching import reference_teaching
 from vla_bench_policies.reference.training import frames
 
 NETWORKS, RECIPE = "gates.safetensors", "recipe.json"
+
+OWN_OPTIONS = {"device": "--device", "packed": "nothing: packed weights have no gradient"}
+"""What a policy to learn from is made with by the command, and where it is said instead."""
+
+
+class UnteachableError(VlaBenchError):
+    """Refuse to train networks for a policy that does not say what training needs."""
+
+    def __init__(self, policy: str) -> None:
+        super().__init__(
+            f"no networks can be trained for {policy!r}: it has no 'teaching'. Name weights of the reference VLA, as "
+            f"'cpu-deep', or a policy such as 'openvla:FOLDER'; docs/bring-your-own.md says what another one needs"
+        )
 
 
 @dataclass(frozen=True)
@@ -48,7 +61,7 @@ class TrainNetworks(ABC):
     """Directories of the demonstrations that the policy was trained on; every tenth episode is held out."""
 
     policy: str = "cpu-deep"
-    """Weights of the reference VLA: a name that ships, or a path."""
+    """Weights of the reference VLA, a name that ships or a path; or a policy that can teach, as `openvla:FOLDER`."""
 
     out: Path = Path("results/training/networks")
     """Directory for state, log and networks; continued if begun."""
@@ -60,13 +73,14 @@ class TrainNetworks(ABC):
     """Windows a step; 0 means the recipe's."""
 
     task_loss: TaskLoss = "imitation"
-    """The policy's own L1, or half of it and half the distance to the full computation."""
+    """The policy's own loss, or half of it and half the distance to the full computation."""
 
     first_layer: int = 0
     """Layers before it are always computed in full."""
 
-    stride: int = LoopRecipe.stride
-    """Control steps between two queries: what the policy will `execute` of a chunk when the networks are used."""
+    stride: int = 0
+    """Control steps between two queries: what the policy will `execute` of a chunk when the networks are used; 0 means
+    what it executes by default."""
 
     seed: int = 0
     """Of the first weights, the batches and the draws."""
@@ -81,7 +95,7 @@ class TrainNetworks(ABC):
     """Directory of decoded frames, shared with `vla-bench train reference`."""
 
     @abstractmethod
-    def lesson(self, policy: Checkpoint, teacher: Teacher) -> Lesson:
+    def lesson(self, teaching: Teaching) -> Lesson:
         """Return what is taught."""
 
     def run(self) -> int:
@@ -90,22 +104,23 @@ class TrainNetworks(ABC):
             raise OptionError("--data", "missing", "directories of demonstrations, made with 'vla-bench collect'")
         if min(self.steps, self.batch, self.seed) < 0:
             raise OptionError("--steps, --batch, --seed", (self.steps, self.batch, self.seed), "numbers of at least 0")
-        if self.stride < 1:
-            raise OptionError("--stride", self.stride, "at least one control step from a query to the next")
+        if self.stride < 0:
+            raise OptionError("--stride", self.stride, "control steps from a query to the next, or 0")
         torch.set_num_threads(self.threads or os.cpu_count() or 1)
         if self.device == "cuda" and not torch.cuda.is_available():
             raise OptionError(
                 "--device", self.device, "a device that is there: torch finds no GPU; --device cpu is slow"
             )
-        policy = policies_on_disk.load(find(self.policy))
-        policy.model.to(self.device)
-        config = policy.model.config
-        data = frames.load(self.data, config.cameras, config.image_px, self.cache)
+        teaching = self._teaching()
+        reader = teaching.reader
+        data = frames.load(self.data, reader.cameras, reader.picture_px, self.cache, reader.preparation)
         torch.manual_seed(self.seed)
-        lesson = self.lesson(policy, Teacher(policy.model, self.first_layer))
+        lesson = self.lesson(teaching)
         lesson.network.to(self.device)
-        windows = Windows(data, policy, lesson.recipe, lesson.motion)
-        origin = {"policy": policy.sha256[:12], "demonstrations": data.fingerprint, "begin": lesson.begin}
+        windows = Windows(data, reader, lesson.recipe, lesson.motion)
+        origin = {"policy": teaching.policy[:12], "demonstrations": data.fingerprint, "begin": lesson.begin}
+        if reader.preparation is not None:
+            origin["pictures"] = reader.preparation.name
         self.out.mkdir(parents=True, exist_ok=True)
         with only_writer(self.out / "train.lock"):
             recipe = lesson.recipe
@@ -117,11 +132,32 @@ class TrainNetworks(ABC):
                 **origin, "recipe": asdict(recipe), "seconds": round(trainer.state.seconds), "validation": found,
                 "sources": list(data.sources), "threads": torch.get_num_threads(), "device": self.device,
             }  # fmt: skip
-            self._save(lesson.kind, trainer.averaged(), policy, history)
+            self._save(lesson.kind, trainer.averaged(), teaching.policy, history)
         minutes = trainer.state.seconds / 60
         shown = ", ".join(f"{name.removeprefix('held_out_')} {value:.4f}" for name, value in found.items())
         print(f"{self.out / NETWORKS}: {recipe.steps} steps in {minutes:.0f} min; held out: {shown}")
         return 0
 
-    def _save(self, kind: Kind, network: nn.Module, policy: Checkpoint, history: dict[str, Any]) -> None:
-        Trained(kind, network, policy.sha256, self.first_layer, history).save(self.out / NETWORKS)
+    def _teaching(self) -> Teaching:
+        """Return the policy, frozen, with gradients that go through it to its rows.
+
+        Raises:
+            UnteachableError: If it cannot teach.
+        """
+        name, args, options = registry.taken_apart(self.policy)
+        if name not in registry.names("policy"):
+            return reference_teaching(find(self.policy), self.device, self.first_layer)
+        for option, instead in OWN_OPTIONS.items():
+            if option in options:
+                raise OptionError(f"--policy {name}: {option}", options[option], f"it to be said by {instead}")
+        given = f"device={self.device},packed=False"
+        try:
+            policy = registry.policy(f"{self.policy},{given}" if args or options else f"{self.policy}:{given}")
+        except SpecError as caught:  # a policy that cannot teach has no such options
+            raise UnteachableError(self.policy) from caught
+        if not isinstance(policy, Teachable):
+            raise UnteachableError(self.policy)
+        return policy.teaching(self.first_layer)
+
+    def _save(self, kind: Kind, network: nn.Module, policy: str, history: dict[str, Any]) -> None:
+        Trained(kind, network, policy, self.first_layer, history).save(self.out / NETWORKS)

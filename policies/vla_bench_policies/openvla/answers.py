@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int
+import torch
+from jaxtyping import Bool, Float, Float64, Int
+from torch import Tensor
 
 from vla_bench_policies.openvla.config import read_json
 from vla_bench_policies.openvla.errors import StatisticsKeyError
@@ -75,6 +77,12 @@ def statistics_key(statistics: Mapping[str, Any], wanted: str, suite: str, weigh
     raise StatisticsKeyError(own or suite, statistics, weights)
 
 
+def to_tokens(values: Float[Tensor, "*n"], n_tokens: int, n_bins: int) -> Int[Tensor, "*n"]:
+    """Return the action tokens of numbers in [-1, 1] (openvla/openvla, `prismatic/vla/action_tokenizer.py`)."""
+    edges = torch.linspace(-1, 1, n_bins, dtype=torch.float64, device=values.device)
+    return n_tokens - torch.bucketize(values.double().clamp(-1, 1), edges, right=True)
+
+
 def of_tokens(tokens: Int[np.ndarray, "*n"], n_tokens: int, n_bins: int) -> Float64[np.ndarray, "*n"]:
     """Return the numbers in (-1, 1) that action tokens stand for.
 
@@ -95,3 +103,13 @@ def for_libero(actions: Float64[np.ndarray, "n size"], low: float = -1.0, high: 
     applied = actions.copy()
     applied[:, -1] = -np.sign(2 * actions[:, -1] - 1)
     return np.clip(applied, low, high)
+
+
+def of_libero(actions: Float64[np.ndarray, "*n size"]) -> Float64[np.ndarray, "*n size"]:
+    """Return LIBERO's actions as models say them: the gripper 0 for closed and 1 for open.
+
+    Source: openvla/openvla, `prismatic/vla/datasets/rlds/oxe/transforms.py`, `libero_dataset_transform`.
+    """
+    said = actions.copy()
+    said[..., -1] = 1 - np.clip(actions[..., -1], 0, 1)
+    return said

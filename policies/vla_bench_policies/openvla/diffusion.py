@@ -72,13 +72,13 @@ class ActionTransformer(nn.Module):
 
     def guided(
         self, actions: Tensor, level: Tensor, condition: Tensor, guidance: float
-    ) -> Float[Tensor, "1 chunk action"]:
+    ) -> Float[Tensor, "b chunk action"]:
         """Return the noise, exaggerated away from what it would be without a condition."""
         if guidance == 1:
             return self(actions, level, condition)
-        both = torch.cat((condition, self.z_embedder.uncondition))
-        told, untold = self(actions.expand(2, -1, -1), level.expand(2), both)
-        return (untold + guidance * (told - untold))[None]
+        both = torch.cat((condition, self.z_embedder.uncondition.expand_as(condition)))
+        told, untold = self(actions.repeat(2, 1, 1), level.repeat(2), both).chunk(2)
+        return untold + guidance * (told - untold)
 
     def flops(self, guidance: float) -> int:
         """Return the operations of one call of `guided`."""
@@ -107,15 +107,15 @@ def visited(n_steps: int) -> Int[np.ndarray, " steps"]:
 
 
 def denoised(
-    network: ActionTransformer, noise: Float[Tensor, "1 chunk action"], condition: Float[Tensor, "1 d"], n_steps: int,
+    network: ActionTransformer, noise: Float[Tensor, "b chunk action"], condition: Float[Tensor, "b d"], n_steps: int,
     guidance: float,
-) -> Float[Tensor, "1 chunk action"]:  # fmt: skip
+) -> Float[Tensor, "b chunk action"]:  # fmt: skip
     """Return the actions that are left when the noise is taken away in a few steps, without adding any (eta 0)."""
     signal, levels = remaining_signal(), visited(n_steps)
     x = noise
     for index in range(len(levels) - 1, -1, -1):
         here, before = float(signal[levels[index]]), float(signal[levels[index - 1]]) if index else 1.0
-        level = torch.full((1,), float(levels[index]), device=x.device)
+        level = torch.full((len(x),), float(levels[index]), device=x.device)
         found = network.guided(x, level, condition, guidance)
         clean = x * (1 / here) ** 0.5 - found * (1 / here - 1) ** 0.5
         x = clean * before**0.5 + found * (1 - before) ** 0.5

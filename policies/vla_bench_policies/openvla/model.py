@@ -7,6 +7,7 @@ Source of the order: openvla/openvla, `PrismaticForConditionalGeneration.forward
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,7 @@ from tqdm import tqdm
 
 from vla_bench_policies.openvla.config import DecoderShape
 from vla_bench_policies.openvla.errors import PublishedCheckpointError
+from vla_bench_policies.openvla.placement import Placement
 from vla_bench_policies.openvla.tensors import Intake, TensorSource
 from vla_bench_policies.openvla.vision import PREFIXES, FusedTowers, Projector, TowerShape
 from vla_bench_policies.token_cache.decoder import PackedLlama
@@ -36,8 +38,8 @@ class Trunk:
     scorer: Float[Tensor, "vocabulary width"] | None
     """Turns a hidden state into scores of tokens; None where nobody asks for tokens."""
     sha256: str
-    """Of all weights that decide an answer."""
-    dtype: torch.dtype
+    """Of all weights that decide an answer, as they are in the files."""
+    placement: Placement
 
     @property
     def device(self) -> torch.device:
@@ -73,7 +75,7 @@ class Trunk:
         between = () if state is None else (state,)
         return torch.cat((words[:, :1], visual, *between, words[:, 1:]), dim=1)
 
-    def scores(self, hidden: Float[Tensor, "b d"]) -> Float[Tensor, "b vocabulary"]:
+    def scores(self, hidden: Float[Tensor, "*b d"]) -> Float[Tensor, "*b vocabulary"]:
         """Return the score of every token to come next."""
         assert self.scorer is not None
         return F.linear(hidden, self.scorer).float()
@@ -82,28 +84,24 @@ class Trunk:
 def load_trunk(
     source: TensorSource,
     shape: DecoderShape,
-    dtype: torch.dtype,
-    device: torch.device,
+    placement: Placement,
     scored: bool = True,
-    packed: bool = True,
     film: bool = False,
 ) -> Trunk:
-    """Return the trunk of a checkpoint; at no moment is more than one tensor in memory twice.
+    """Return the trunk of a checkpoint; at no moment is more than a piece of one layer in memory twice.
 
     Args:
         source: Tensors under the names of the published safetensors.
         shape: Of the decoder.
-        dtype: Of weights and computation.
-        device: Where to.
+        placement: Where to, and in what form.
         scored: Whether tokens will be scored.
-        packed: Whether a CPU gets its weights in the layout of its kernels.
         film: Whether the towers are told the text.
 
     Raises:
         PublishedCheckpointError: Naming the first tensor that is missing, or of another shape, or too many.
     """
     with tqdm(total=source.n_bytes, desc=f"load {source.path.name}", unit="B", unit_scale=True, disable=None) as bar:
-        intake = Intake(source, dtype, device, bar)
+        intake = Intake(source, placement.dtype, placement.device, bar)
         first, second = (TowerShape.of(source, f"{VISION}{prefix}.") for prefix in PREFIXES)
         with torch.device("meta"):
             towers = FusedTowers((first, second), shape.width if film else None)
@@ -112,10 +110,32 @@ def load_trunk(
         intake.fill(projector, PROJECTOR)
         words = intake.take(f"{LLAMA}model.embed_tokens.weight", (shape.vocabulary, shape.width))
         scorer = intake.take(f"{LLAMA}lm_head.weight", (shape.vocabulary, shape.width)) if scored else None
-        weights = {name: intake.take(f"{LLAMA}model.{name}", size) for name, size in _decoder_shapes(shape).items()}
-        _check_nothing_is_left(source, intake.taken, scored)
-        stack = PackedLlama(weights, shape.heads, shape.kv_heads, shape.rope_theta, shape.eps, packed)
-    return Trunk(towers.eval(), projector.eval(), words, stack, scorer, intake.sha256, dtype)
+        weights = _DecoderWeights(intake, shape, placement)
+        _check_nothing_is_left(source, intake.taken | {f"{LLAMA}model.{name}" for name in weights.names()}, scored)
+        stack = PackedLlama(
+            weights, shape.heads, shape.kv_heads, shape.rope_theta, shape.eps, placement.packed, placement.product()
+        )
+    return Trunk(towers.eval(), projector.eval(), words, stack, scorer, intake.sha256, placement)
+
+
+class _DecoderWeights:
+    """The decoder's weights, each read when it is taken, onto the device of its layer."""
+
+    def __init__(self, intake: Intake, shape: DecoderShape, placement: Placement) -> None:
+        self._intake, self._placement, self._n_layers = intake, placement, shape.layers
+        self._shapes = _decoder_shapes(shape)
+
+    def names(self) -> Iterable[str]:
+        return self._shapes
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._shapes[name]
+
+    def take(self, name: str) -> Tensor:
+        place = self._placement.device
+        if name.startswith("layers."):
+            place = self._placement.of_layer(int(name.split(".")[1]), self._n_layers)
+        return self._intake.take(f"{LLAMA}model.{name}", self._shapes[name], place)
 
 
 def _decoder_shapes(shape: DecoderShape) -> dict[str, tuple[int, ...]]:

@@ -13,6 +13,7 @@ from vla_bench import registry
 from vla_bench.doctor import Finding
 from vla_bench_policies.openvla.answers import read_statistics
 from vla_bench_policies.openvla.errors import PublishedCheckpointError
+from vla_bench_policies.openvla.placement import BITS
 from vla_bench_policies.openvla.prismatic import read_checkpoint
 from vla_bench_policies.openvla.tensors import Shards
 
@@ -77,18 +78,26 @@ def needs(spec: str) -> Iterator[Finding]:
         return
     weights = Path(str(args[0] if args else options.get("weights", f"weights/{name}")))
     published = published or CATALOGUE.get(weights.name.lower())
-    yield from _packages()
+    quantise, gpus = str(options.get("quantise", "")), int(options.get("gpus", 1))
+    yield from _packages("bitsandbytes" if quantise else "")
     yield from _files(policy, weights, published)
     device = str(options.get("device", "cuda" if torch.cuda.is_available() else "cpu"))
     wide = options.get("dtype", "bfloat16") == "float32"
-    yield _memory(device, PARAMETERS * (4 if wide else 2) / 1e9)
+    yield _memory(device, _weights_gb(4 if wide else 2, quantise), gpus)
     yield _pace(policy, device, torch.float32 if wide else torch.bfloat16)
 
 
-def _packages() -> Iterator[Finding]:
-    for package in ("safetensors", "tokenizers"):
+def _packages(quantiser: str) -> Iterator[Finding]:
+    for package in filter(None, ("safetensors", "tokenizers", quantiser)):
         found = find_spec(package) is not None
-        yield Finding(package, found, "installed" if found else "missing", "pip install 'vla-bench[torch]'")
+        extra = "quantised" if package == quantiser else "torch"
+        yield Finding(package, found, "installed" if found else "missing", f"pip install 'vla-bench[{extra}]'")
+
+
+def _weights_gb(bytes_each: int, quantise: str) -> float:
+    """Return the size of the weights in memory; only the decoder's are quantised."""
+    in_decoder = BITS[quantise] / 8 if quantise in BITS else bytes_each
+    return ((PARAMETERS - DECODER) * bytes_each + DECODER * in_decoder) / 1e9
 
 
 def _files(policy: str, weights: Path, published: Published | None) -> Iterator[Finding]:
@@ -112,11 +121,13 @@ def _files(policy: str, weights: Path, published: Published | None) -> Iterator[
     yield Finding("disk", free_gb > published.download_gb, f"{free_gb:.0f} GB free", "make room for the download")
 
 
-def _memory(device: str, weights_gb: float) -> Finding:
-    if device == "cuda" and not torch.cuda.is_available():
-        return Finding("memory", False, "torch finds no GPU", f"device=cpu needs {ON_CPU * weights_gb:.0f} GB")
+def _memory(device: str, weights_gb: float, gpus: int) -> Finding:
+    if device == "cuda" and torch.cuda.device_count() < gpus:
+        found = f"torch finds {torch.cuda.device_count() or 'no'} GPU{'s' if gpus > 1 else ''}"
+        return Finding("memory", False, found, f"device=cpu needs {ON_CPU * weights_gb:.0f} GB")
     if device == "cuda":
-        free_gb, wanted = torch.cuda.mem_get_info()[0] / 1e9, ON_GPU * weights_gb
+        free_gb = sum(torch.cuda.mem_get_info(index)[0] for index in range(gpus)) / 1e9
+        wanted = ON_GPU * weights_gb
     else:
         free_gb, wanted = _available_gb(), ON_CPU * weights_gb
     advice = f"free some, or use a machine with {wanted:.0f} GB"

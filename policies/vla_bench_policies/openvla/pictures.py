@@ -16,6 +16,9 @@ from torch import Tensor
 
 from vla_bench_policies.openvla.jpeg import round_trip
 
+Colours = tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]
+"""Mean and deviation of red, green and blue in [0, 1], by tower."""
+
 CROP_AREA = 0.9
 """Part of the picture's area that is left by the centre crop; a side keeps its square root."""
 
@@ -62,12 +65,12 @@ def fitted(picture: UInt8[np.ndarray, "h w 3"], px: int) -> UInt8[np.ndarray, "p
 
 
 def normalised(
-    frames: UInt8[np.ndarray, "views px px 3"], colours: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]
-) -> Float32[Tensor, "views 6 px px"]:
-    """Return each picture twice, with the mean and deviation of each tower's colours."""
-    pixels = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
+    frames: UInt8[np.ndarray, "n px px 3"] | Float32[Tensor, "n px px 3"], colours: Colours
+) -> Float32[Tensor, "n 6 px px"]:
+    """Return each picture, of 0 to 255, twice, with the mean and deviation of each tower's colours."""
+    pixels = torch.as_tensor(frames).permute(0, 3, 1, 2).float() / 255
     parts = [
-        (pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(deviation).view(3, 1, 1)
+        (pixels - pixels.new_tensor(mean).view(3, 1, 1)) / pixels.new_tensor(deviation).view(3, 1, 1)
         for mean, deviation in colours
     ]
     return torch.cat(parts, dim=1)

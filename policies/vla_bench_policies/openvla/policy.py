@@ -8,24 +8,24 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from vla_bench.errors import OptionError
 from vla_bench.policy import ActionChunk
 from vla_bench.types import ActionSpec, Observation, Task
+from vla_bench_policies.learned.teacher import Teaching
 from vla_bench_policies.openvla import cost
 from vla_bench_policies.openvla.answers import Quantiles, for_libero, of_tokens, read_statistics, statistics_key
 from vla_bench_policies.openvla.config import PublishedConfig, read_config
 from vla_bench_policies.openvla.errors import StatisticsKeyError, UnfitPictureError
 from vla_bench_policies.openvla.model import Trunk, load_trunk
-from vla_bench_policies.openvla.pictures import libero_picture, normalised
+from vla_bench_policies.openvla.pictures import Colours, libero_picture, normalised
+from vla_bench_policies.openvla.placement import placed
 from vla_bench_policies.openvla.prompt import Prompter
+from vla_bench_policies.openvla.teaching import OpenVlaTeacher
 from vla_bench_policies.openvla.tensors import Shards
 from vla_bench_policies.token_cache.cache import TokenCache
 from vla_bench_policies.token_cache.clock import StageClock
 from vla_bench_policies.token_cache.lane import Seen
 from vla_bench_policies.token_cache.layout import RowLayout
 from vla_bench_policies.token_cache.rule import CacheRule
-
-DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 AGENT, WRIST = "agentview", "robot0_eye_in_hand"
 
@@ -42,7 +42,7 @@ class TrunkPolicy:
 
     def __init__(self, weights: str, trunk: Trunk, config: PublishedConfig, prompter: Prompter, stats: str) -> None:
         """Remember nothing yet."""
-        self._folder, self._trunk, self._config, self._prompter = Path(weights), trunk, config, prompter
+        self._folder, self.trunk, self.config, self.prompter = Path(weights), trunk, config, prompter
         self._wanted = stats
         self._statistics = read_statistics(self._folder)
         self._key = ""
@@ -55,8 +55,10 @@ class TrunkPolicy:
     @property
     def fingerprint(self) -> str:
         """Return a hash of the weights, with all options that decide an answer."""
-        parts = (self.KIND, self._wanted, *self._options(), str(self._trunk.dtype).removeprefix("torch."))
-        return "-".join((self._trunk.sha256[:16], *filter(None, parts), self._trunk.device.type))
+        placement = self.trunk.placement
+        form = (str(placement.dtype).removeprefix("torch."), placement.quantise)
+        parts = (self.KIND, self._wanted, *self._options(), *form)
+        return "-".join((self.trunk.sha256[:16], *filter(None, parts), self.trunk.device.type))
 
     @property
     def rule(self) -> CacheRule:
@@ -66,7 +68,7 @@ class TrunkPolicy:
     def with_rule(self, rule: CacheRule) -> "TrunkPolicy":
         """Return a policy with the same weights that follows another rule and remembers nothing yet."""
         other = copy.copy(self)
-        other._cache = TokenCache(self._trunk.stack, [rule])
+        other._cache = TokenCache(self.trunk.stack, [rule])
         return other
 
     def reset(self, task: Task, seed: int) -> None:
@@ -76,7 +78,39 @@ class TrunkPolicy:
             StatisticsKeyError: If the checkpoint has none.
         """
         self._cache.reset(0, seed)
-        self._key = statistics_key(self._statistics, self._wanted, task.suite, self._folder)
+        self.look_up_statistics(task.suite)
+
+    def look_up_statistics(self, suite: str) -> None:
+        """Turn answers into actions by a suite's statistics from now on; with no suite, by the only ones.
+
+        Raises:
+            StatisticsKeyError: If the checkpoint has none.
+        """
+        self._key = statistics_key(self._statistics, self._wanted, suite, self._folder)
+
+    def teaching(self, first_layer: int) -> Teaching:
+        """Return what training of networks asks of the policy.
+
+        Raises:
+            OptionError: If no gradient goes through its weights.
+            StatisticsKeyError: If it has several statistics and says none.
+        """
+        raise NotImplementedError
+
+    @property
+    def image_px(self) -> int:
+        """Return the side of what the towers see [px]."""
+        return self.config.image_px
+
+    @property
+    def colours(self) -> Colours:
+        """Return mean and deviation of the colours, by tower."""
+        return self.config.normalisation
+
+    @property
+    def preparation(self) -> str:
+        """Return a name for what `shown` does."""
+        return f"{self.PROTOCOL}-{self.image_px}"
 
     @torch.inference_mode()
     def act(self, obs: Observation) -> ActionChunk:
@@ -85,15 +119,15 @@ class TrunkPolicy:
         Raises:
             UnfitPictureError: If the observation lacks a camera, or has no picture there.
         """
-        clock = StageClock(self._trunk.device)
+        clock = StageClock(self.trunk.device)
         with clock.stage("preprocess"):
-            frames = np.stack([self._shown(picture) for picture in self._pictures(obs)])
-            images = normalised(frames, self._config.normalisation)[None].to(self._trunk.words)
+            frames = np.stack([self.shown(picture) for picture in self._pictures(obs)])
+            images = normalised(frames, self.config.normalisation)[None].to(self.trunk.words)
             tokens, proprio = self._encoded(obs["instruction"]), np.array(obs["proprio"], dtype=np.float32)
         with clock.stage("vision"):
-            visual = self._trunk.see(images, self._told(tokens))
+            visual = self.trunk.see(images, self.told(tokens))
         with clock.stage("prefill"):
-            x, layout, n_wanted = self._rows(visual, tokens, proprio)
+            x, layout, n_wanted = self.rows(visual, tokens, proprio)
             tail = self._cache.step(x, layout, [Seen(frames, proprio, obs["instruction"])], n_wanted, clock)
         actions, flops = self._answer(tail, layout, clock)
         (done,) = self._cache.reports
@@ -108,9 +142,8 @@ class TrunkPolicy:
         )
 
     def synchronize(self) -> None:
-        """Wait for the GPU, if there is one."""
-        if self._trunk.device.type == "cuda":
-            torch.cuda.synchronize()
+        """Wait for the GPUs, if there are any."""
+        self.trunk.placement.synchronize()
 
     @property
     def _n_views(self) -> int:
@@ -120,15 +153,15 @@ class TrunkPolicy:
         """Return what else decides an answer, for the fingerprint."""
         return ()
 
-    def _shown(self, picture: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "px px 3"]:
+    def shown(self, picture: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "px px 3"]:
         """Return a picture as the towers see it, before normalisation."""
         raise NotImplementedError
 
-    def _told(self, tokens: Tensor) -> Tensor | None:
+    def told(self, tokens: Tensor) -> Tensor | None:
         """Return what towers with FiLM are told."""
         return None
 
-    def _rows(self, visual: Tensor, tokens: Tensor, proprio: np.ndarray) -> tuple[Tensor, RowLayout, int]:
+    def rows(self, visual: Tensor, tokens: Tensor, proprio: np.ndarray) -> tuple[Tensor, RowLayout, int]:
         """Return the embedded rows, which of them are what, and how many of the last ones are wanted."""
         raise NotImplementedError
 
@@ -136,7 +169,7 @@ class TrunkPolicy:
         """Return actions (n, action), and the operations that this took outside of the decoder."""
         raise NotImplementedError
 
-    def _quantiles(self, part: str) -> Quantiles:
+    def quantiles(self, part: str) -> Quantiles:
         """Return what the training data's -1 and 1 are, of `action` or `proprio`."""
         if part not in self._statistics[self._key]:
             raise StatisticsKeyError(f"{self._key}/{part}", self._statistics, self._folder)
@@ -153,7 +186,7 @@ class TrunkPolicy:
 
     def _encoded(self, instruction: str) -> Tensor:
         if instruction not in self._tokens:
-            self._tokens[instruction] = torch.tensor([self._prompter.tokens(instruction)], device=self._trunk.device)
+            self._tokens[instruction] = torch.tensor([self.prompter.tokens(instruction)], device=self.trunk.device)
         return self._tokens[instruction]
 
 
@@ -163,7 +196,15 @@ class OpenVlaPolicy(TrunkPolicy):
     KIND, PROTOCOL = "openvla", "openvla"
 
     def __init__(
-        self, weights: str, stats: str = "", crop: bool = True, device: str = "cpu", dtype: str = "bfloat16"
+        self,
+        weights: str,
+        stats: str = "",
+        crop: bool = True,
+        device: str = "cpu",
+        dtype: str = "bfloat16",
+        quantise: str = "",
+        gpus: int = 1,
+        packed: bool = True,
     ) -> None:
         """Load a checkpoint in the layout of `openvla/openvla-7b`.
 
@@ -174,57 +215,57 @@ class OpenVlaPolicy(TrunkPolicy):
                 augmentation; the four LIBERO ones were.
             device: `cpu` or `cuda`.
             dtype: `bfloat16` as published, or `float32`.
+            quantise: `int8` or `int4` for the decoder's matrices.
+            gpus: Among which the decoder's layers are divided, in order.
+            packed: Whether a CPU gets weights in the layout of its kernels, through which no gradient goes.
 
         Raises:
             PublishedCheckpointError: If a file is missing, broken or something else.
             OptionError: If an option is out of range.
+            MissingPackageError: If an option needs a package that is not installed.
         """
-        where, kind = placed(device, dtype)
+        placement = placed(device, dtype, packed, quantise, gpus)
         folder = Path(weights)
         source, config, prompter = Shards(folder), read_config(folder), Prompter(folder)
         self._crop = crop
-        trunk = load_trunk(source, config.decoder, kind, where)
+        trunk = load_trunk(source, config.decoder, placement)
         super().__init__(weights, trunk, config, prompter, stats)
+
+    def teaching(self, first_layer: int) -> Teaching:
+        """Return what training of networks asks of the policy."""
+        return OpenVlaTeacher(self, first_layer).teaching()
+
+    @property
+    def preparation(self) -> str:
+        """Return a name for what `shown` does."""
+        return super().preparation + ("" if self._crop else "-uncropped")
 
     def _options(self) -> tuple[str, ...]:
         return () if self._crop else ("uncropped",)
 
-    def _shown(self, picture: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "px px 3"]:
-        return libero_picture(picture, self._config.image_px, self._crop)
+    def shown(self, picture: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "px px 3"]:
+        """Return a picture as the towers see it, before normalisation."""
+        return libero_picture(picture, self.config.image_px, self._crop)
 
-    def _rows(self, visual: Tensor, tokens: Tensor, proprio: np.ndarray) -> tuple[Tensor, RowLayout, int]:
-        size = len(self._quantiles("action").low)
-        layout = RowLayout(1, self._trunk.rows_per_view, tokens.shape[1] - 2, n_action=size - 1)
-        return self._trunk.prompt(visual, tokens), layout, 1
+    def rows(self, visual: Tensor, tokens: Tensor, proprio: np.ndarray) -> tuple[Tensor, RowLayout, int]:
+        """Return the embedded rows, which of them are what, and how many of the last ones are wanted."""
+        size = len(self.quantiles("action").low)
+        layout = RowLayout(1, self.trunk.rows_per_view, tokens.shape[1] - 2, n_action=size - 1)
+        return self.trunk.prompt(visual, tokens), layout, 1
 
     def _answer(self, tail: Tensor, layout: RowLayout, clock: StageClock) -> tuple[np.ndarray, int]:
         with clock.stage("decode"):
             tokens = self._decoded(tail[:, -1], layout)
         with clock.stage("postprocess"):
-            values = of_tokens(tokens.cpu().numpy(), self._config.n_tokens, self._config.n_bins)
-            actions = for_libero(self._quantiles("action").restore(values)[None])
-        vocabulary, width = self._trunk.words.shape
+            values = of_tokens(tokens.cpu().numpy(), self.config.n_tokens, self.config.n_bins)
+            actions = for_libero(self.quantiles("action").restore(values)[None])
+        vocabulary, width = self.trunk.words.shape
         return actions, len(values) * cost.linear(1, width, vocabulary)
 
     def _decoded(self, hidden: Float[Tensor, "1 d"], layout: RowLayout) -> Tensor:
         """Return the likeliest tokens (action,), each given those before it."""
-        tokens = [self._trunk.scores(hidden).argmax(dim=-1)]
+        tokens = [self.trunk.scores(hidden).argmax(dim=-1)]
         for row in range(layout.action.start, layout.action.stop):
-            hidden = self._cache.extend(self._trunk.embed(tokens[-1]), row)
-            tokens.append(self._trunk.scores(hidden).argmax(dim=-1))
+            hidden = self._cache.extend(self.trunk.embed(tokens[-1]), row)
+            tokens.append(self.trunk.scores(hidden).argmax(dim=-1))
         return torch.cat(tokens)
-
-
-def placed(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
-    """Return the device and the type that options name.
-
-    Raises:
-        OptionError: If there is no such thing.
-    """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise OptionError("device", device, "'cpu': torch finds no GPU")
-    if device not in ("cpu", "cuda"):
-        raise OptionError("device", device, "'cpu' or 'cuda'")
-    if dtype not in DTYPES:
-        raise OptionError("dtype", dtype, " or ".join(map(repr, DTYPES)))
-    return torch.device(device), DTYPES[dtype]

@@ -124,8 +124,8 @@ class Intake:
         """Return the hash of all that was read so far, names included."""
         return self._digest.hexdigest()
 
-    def take(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """Return a tensor of that shape.
+    def take(self, name: str, shape: tuple[int, ...], device: torch.device | None = None) -> Tensor:
+        """Return a tensor of that shape, on another device if one is given.
 
         Raises:
             PublishedCheckpointError: If it is missing or has another shape.
@@ -141,7 +141,7 @@ class Intake:
         self._digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
         if self._bar is not None:
             self._bar.update(tensor.nbytes)
-        return tensor.to(device=self._device, dtype=self._dtype)
+        return tensor.to(device=device or self._device, dtype=self._dtype)
 
     def fill(self, module: torch.nn.Module, prefix: str) -> None:
         """Give a module that was built without memory its weights, one by one."""

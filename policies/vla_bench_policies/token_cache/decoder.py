@@ -1,6 +1,7 @@
 """Decoder layers that the cache can drive one by one: packed Llama weights, or any Llama-family module as it is."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +15,9 @@ from vla_bench_policies.token_cache.cost import LayerCost
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """What a layer calls once it has rotated queries (b, heads, q, w), rotated keys and values (b, kv_heads, q, w): the
 cache keeps keys and values, and returns what the queries have seen (b, heads, q, w)."""
+
+Product = Callable[[Tensor], Tensor]
+"""Rows (*n, in) to rows (*n, out), by a weight of its own."""
 
 MOST_POSITIONS = 4096
 """Rows for which rotations are kept; Llama-2's own limit."""
@@ -79,22 +83,40 @@ class DecoderStack(Protocol):
         ...
 
 
+class WeightSource(Protocol):
+    """Weights of a decoder under the names of `transformers.LlamaModel`, each taken once."""
+
+    def names(self) -> Iterable[str]:
+        """Return the names of all."""
+        ...
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of one without taking it."""
+        ...
+
+    def take(self, name: str) -> Tensor:
+        """Return one, on the device of its layer, and forget it."""
+        ...
+
+
 class PackedLlama:
     """A Llama decoder with fused projections and, on a CPU, weights in the layout that its matrix kernels want.
 
     Takes any module with the parameter names of `transformers.LlamaModel`; weights are copied, the module stays as it
-    is. A dictionary of such weights is emptied layer by layer instead, so that a large decoder is never there twice.
-    Packed products keep their speed down to a few rows, plain ones do not.
+    is. Of a dictionary or a source of such weights one layer is taken at a time, so that a large decoder is never there
+    twice. Packed products keep their speed down to a few rows, plain ones do not. Layers may be on several devices:
+    rows go to a layer's and come back, attention stays where the rows are.
     """
 
     def __init__(
         self,
-        module: nn.Module | dict[str, Tensor],
+        module: nn.Module | dict[str, Tensor] | WeightSource,
         heads: int,
         kv_heads: int,
         rope_theta: float,
         eps: float,
         packed: bool = True,
+        product: Callable[[Tensor], Product] | None = None,
     ) -> None:
         """Copy or take over the weights.
 
@@ -105,25 +127,25 @@ class PackedLlama:
             kv_heads: Key and value heads.
             rope_theta: Base of the rotary frequencies.
             eps: Of the norms.
-            packed: Whether to pack weights on a CPU; torch's counter of operations does not see packed products.
+            packed: Whether to pack weights on a CPU; torch's counter of operations does not see packed products, and no
+                gradient goes through them.
+            product: Makes of a weight (out, in) its product with rows, such as a quantised one, instead.
 
         Raises:
             UnfitDecoderError: If a parameter is missing, or there is one that this decoder has no place for.
         """
-        if isinstance(module, dict):
-            state = module
-        else:
-            every = module.state_dict().items()
-            state = {name: weight.detach() for name, weight in every if "embed_tokens" not in name}
-        self.n_layers = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("layers."))
-        _check_names(set(state), self.n_layers)
+        source = _source(module)
+        names = set(source.names())
+        self.n_layers = 1 + max(int(name.split(".")[1]) for name in names if name.startswith("layers."))
+        _check_names(names, self.n_layers)
         self.heads, self.kv_heads, self._eps = heads, kv_heads, eps
-        self.head_width = len(state["layers.0.self_attn.q_proj.weight"]) // heads
-        sizes = [state[f"layers.0.{part}.weight"].numel() for part in MATRICES]
+        self.head_width = source.shape("layers.0.self_attn.q_proj.weight")[0] // heads
+        sizes = [math.prod(source.shape(f"layers.0.{part}.weight")) for part in MATRICES]
         self.cost = LayerCost(sum(sizes), sum(sizes[:3]), width=heads * self.head_width, trims=True)
-        self._final = state.pop("norm.weight").clone()
+        make = product or (lambda weight: _linear(weight, packed))
+        self._layers = [_PackedLayer(source, f"layers.{index}.", make) for index in range(self.n_layers)]
+        self._final = source.take("norm.weight").clone()
         self._cosine, self._sine = _turns(self.head_width, rope_theta, self._final)
-        self._layers = [_PackedLayer(state, f"layers.{index}.", packed) for index in range(self.n_layers)]
 
     def rotation(self, positions: Int[Tensor, "b q"], like: Tensor) -> tuple[Tensor, Tensor]:
         """Return cosine and sine; the sine's first half is negative, as `_rotated` wants it."""
@@ -138,17 +160,18 @@ class PackedLlama:
         n_wanted: int | None = None,
     ) -> Float[Tensor, "b wanted d"]:
         """Return the last `n_wanted` rows after one layer, or all."""
-        weights = self._layers[index]
+        weights, home = self._layers[index], x.device
         batch, n_rows, _ = x.shape
         first = 0 if n_wanted is None else n_rows - n_wanted
-        fused = weights.qkv(F.rms_norm(x, (x.shape[-1],), weights.norm_in, self._eps))
+        x = x.to(weights.device)
+        fused = weights.qkv(F.rms_norm(x, (x.shape[-1],), weights.norm_in, self._eps)).to(home)
         fused = fused.view(batch, n_rows, self.heads + 2 * self.kv_heads, self.head_width).transpose(1, 2)
         both = self.heads + self.kv_heads
         turned = _rotated(fused[:, :both], rotation)
         seen = attend(turned[:, : self.heads, first:], turned[:, self.heads :], fused[:, both:])
-        x = x[:, first:] + weights.out(seen.transpose(1, 2).reshape(batch, n_rows - first, -1))
+        x = x[:, first:] + weights.out(seen.transpose(1, 2).reshape(batch, n_rows - first, -1).to(weights.device))
         gate, up = weights.gate_up(F.rms_norm(x, (x.shape[-1],), weights.norm_out, self._eps)).chunk(2, dim=-1)
-        return x + weights.down(F.silu(gate) * up)
+        return (x + weights.down(F.silu(gate) * up)).to(home)
 
     def norm(self, x: Float[Tensor, "b q d"]) -> Float[Tensor, "b q d"]:
         """Return the hidden states after the last norm."""
@@ -156,30 +179,52 @@ class PackedLlama:
 
     def project(self, index: int, x: Float[Tensor, "q d"]) -> tuple[Tensor, Tensor]:
         """Return a layer's queries and keys before their rotation."""
-        weights = self._layers[index]
-        fused = weights.qkv(F.rms_norm(x, (x.shape[-1],), weights.norm_in, self._eps)).unflatten(
-            -1, (-1, self.head_width)
-        )
-        fused = fused.transpose(0, 1)
+        weights, there = self._layers[index], x.to(self._layers[index].device)
+        fused = weights.qkv(F.rms_norm(there, (x.shape[-1],), weights.norm_in, self._eps)).to(x.device)
+        fused = fused.unflatten(-1, (-1, self.head_width)).transpose(0, 1)
         return fused[: self.heads], fused[self.heads : self.heads + self.kv_heads]
 
 
 class _PackedLayer:
     """The weights of one layer."""
 
-    def __init__(self, state: dict[str, Tensor], prefix: str, packed: bool) -> None:
+    def __init__(self, source: WeightSource, prefix: str, product: Callable[[Tensor], Product]) -> None:
         attention, network = f"{prefix}self_attn.", f"{prefix}mlp."
-        self.qkv = _linear(torch.cat([state.pop(f"{attention}{name}_proj.weight") for name in "qkv"]), packed)
-        self.out = _linear(state.pop(f"{attention}o_proj.weight"), packed)
-        self.gate_up = _linear(
-            torch.cat([state.pop(f"{network}{name}_proj.weight") for name in ("gate", "up")]), packed
-        )
-        self.down = _linear(state.pop(f"{network}down_proj.weight"), packed)
-        self.norm_in = state.pop(f"{prefix}input_layernorm.weight").clone()
-        self.norm_out = state.pop(f"{prefix}post_attention_layernorm.weight").clone()
+        self.qkv = product(torch.cat([source.take(f"{attention}{name}_proj.weight") for name in "qkv"]))
+        self.out = product(source.take(f"{attention}o_proj.weight"))
+        self.gate_up = product(torch.cat([source.take(f"{network}{name}_proj.weight") for name in ("gate", "up")]))
+        self.down = product(source.take(f"{network}down_proj.weight"))
+        self.norm_in = source.take(f"{prefix}input_layernorm.weight").clone()
+        self.norm_out = source.take(f"{prefix}post_attention_layernorm.weight").clone()
+        self.device = self.norm_in.device
 
 
-def _linear(weight: Tensor, packed: bool) -> Callable[[Tensor], Tensor]:
+class _Held:
+    """Weights that are there already."""
+
+    def __init__(self, state: dict[str, Tensor]) -> None:
+        self._state = state
+
+    def names(self) -> Iterable[str]:
+        return self._state
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._state[name].shape)
+
+    def take(self, name: str) -> Tensor:
+        return self._state.pop(name)
+
+
+def _source(module: nn.Module | dict[str, Tensor] | WeightSource) -> WeightSource:
+    if isinstance(module, dict):
+        return _Held(module)
+    if isinstance(module, nn.Module):
+        every = module.state_dict().items()
+        return _Held({name: weight.detach() for name, weight in every if "embed_tokens" not in name})
+    return module
+
+
+def _linear(weight: Tensor, packed: bool) -> Product:
     """Return the product with a weight (out, in), packed once on a CPU."""
     weight = weight.contiguous()
     if not packed or weight.device.type != "cpu" or not _packs(weight.dtype):

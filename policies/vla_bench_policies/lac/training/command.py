@@ -11,8 +11,7 @@ from vla_bench_policies.lac.training.losses import Losses
 from vla_bench_policies.lac.training.recipe import GateRecipe
 from vla_bench_policies.learned import checkpoint
 from vla_bench_policies.learned.command import Lesson, TrainNetworks
-from vla_bench_policies.learned.teacher import Teacher
-from vla_bench_policies.reference.checkpoint import Checkpoint
+from vla_bench_policies.learned.teacher import Teaching
 
 ALIGNMENT_STEPS = 200
 """Of stage 1; stage 2 takes the recipe's."""
@@ -53,34 +52,33 @@ class TrainLac(TrainNetworks):
     language: bool = False
     """Whether the gates are told the instruction (the paper's language-guided ablation)."""
 
-    def lesson(self, policy: Checkpoint, teacher: Teacher) -> Lesson:
+    def lesson(self, teaching: Teaching) -> Lesson:
         """Return what is taught in a stage.
 
         Raises:
             NetworksError: If the file to begin with holds no gates.
             ForeignNetworksError: If they are another policy's.
         """
-        config = policy.model.config
-        if self.flow_px < 0 or (self.flow_px and config.image_px % self.flow_px):
-            raise OptionError("--flow-px", self.flow_px, f"a divisor of {config.image_px}, or 0")
+        sight = teaching.teacher.sight
+        if self.flow_px < 0 or (self.flow_px and sight.image_px % self.flow_px):
+            raise OptionError("--flow-px", self.flow_px, f"a divisor of {sight.image_px}, or 0")
         if self.window < 2 or not 0 <= self.self_made <= 1:
             raise OptionError("--window, --self-made", (self.window, self.self_made), "at least 2, and a share")
-        grid = config.image_px // config.patch_px
         recipe = GateRecipe(
             gates=GateConfig(
-                flow=self.flow, flow_px=self.flow_px, px=max(GateConfig.px, 8 * grid),
-                text_width=config.width if self.language else 0, grid=grid,
+                flow=self.flow, flow_px=self.flow_px, px=max(GateConfig.px, 8 * sight.grid),
+                text_width=sight.width if self.language else 0, grid=sight.grid,
             ),
             stage=self.stage, saving=self.saving, first_layer=self.first_layer, task_loss=self.task_loss,
-            stride=self.stride, window=self.window, self_made=self.self_made, seed=self.seed,
+            stride=self.stride or teaching.reader.stride, window=self.window, self_made=self.self_made, seed=self.seed,
         )  # fmt: skip
         steps = self.steps or (ALIGNMENT_STEPS if self.stage == 1 else recipe.steps)
         recipe = replace(recipe, steps=steps, batch=self.batch or recipe.batch)
         gates, begin = Gates(recipe.gates), "random"
         if self.begin is not None:
-            trained = checkpoint.load_for(self.begin, KIND, policy.sha256)
+            trained = checkpoint.load_for(self.begin, KIND, teaching.policy)
             gates.load_state_dict(trained.network.state_dict())
             begin = trained.sha256[:12]
         flow = flow_named(self.flow)
         motion = reduced(flow, self.flow_px) if self.flow_px else flow
-        return Lesson(recipe, KIND, gates, Losses(recipe, gates, teacher), motion, begin)
+        return Lesson(recipe, KIND, gates, Losses(recipe, gates, teaching.teacher), motion, begin)

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from vla_bench_policies.lac.gates import Gates, n_reused, prepared
 from vla_bench_policies.lac.relaxation import Estimator, candidate_masks, expected_ratio, hard_mask, mixed
 from vla_bench_policies.lac.training.recipe import GateRecipe
-from vla_bench_policies.learned.teacher import Looked, Remembered, Teacher, alignment_target, imitation_loss
+from vla_bench_policies.learned.blend import Remembered
+from vla_bench_policies.learned.teacher import Looked, Teacher, alignment_target
 from vla_bench_policies.learned.windows import WindowBatch
 from vla_bench_policies.token_cache.layout import RowLayout
 
@@ -43,7 +44,7 @@ class Losses:
 
     def alignment(self, batch: WindowBatch) -> Tensor:
         """Return L_align = MSE(f_sel(V_t), S_VLA) of stage I (paper, section 3)."""
-        rows, layout = self._teacher.window_rows(batch.images, batch.tokens, batch.proprio)
+        rows, layout = self._teacher.window_rows(batch)
         target = alignment_target(self._full(rows[:, 1:].flatten(0, 1), layout).attention)
         return F.mse_loss(self._ask(batch, rows, layout).scores.flatten(0, 1), target)
 
@@ -55,18 +56,18 @@ class Losses:
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
         rng = np.random.default_rng([recipe.seed, step])
         tau, tau_s = recipe.ratio_temperature(step), recipe.mask_temperature(step)
-        rows, layout = self._teacher.window_rows(batch.images, batch.tokens, batch.proprio)
+        rows, layout = self._teacher.window_rows(batch)
         asked = self._ask(batch, rows, layout)
         ratios = self._gates.config.ratios
         remembered: Remembered = self._full(rows[:, 0], layout).remembered
-        task = rows.new_zeros(())
+        task = asked.scores.new_zeros(())
         for index in range(1, rows.shape[1]):
             masks = candidate_masks(asked.scores[:, index - 1], ratios, tau_s)
             mask = mixed(asked.logits[:, index - 1], masks, estimator, tau, generator)
             looked = self._teacher.look(rows[:, index], layout, mask, remembered)
             self_made = rng.random() < recipe.self_made
             full = None if self_made and recipe.task_loss == "imitation" else self._full(rows[:, index], layout)
-            task = task + self._task(looked, batch, index, full)
+            task = task + self._task(looked, batch, index, full, generator)
             if not self_made and full is not None:
                 remembered = full.remembered
             elif estimator == "gumbel":
@@ -75,7 +76,7 @@ class Losses:
                 remembered = self._likeliest(rows[:, index], layout, asked, index, remembered).remembered
         task = task / (rows.shape[1] - 1)
         saved = expected_ratio(asked.logits.flatten(0, 1), ratios).mean()
-        likeliest = rows.new_tensor(ratios)[asked.logits.argmax(dim=-1)].mean()
+        likeliest = asked.logits.new_tensor(ratios)[asked.logits.argmax(dim=-1)].mean()
         parts = {"task": task.detach(), "expected_ratio": saved.detach(), "likeliest_ratio": likeliest}
         return task - recipe.saving * saved, parts | {"entropy": _entropy(asked.logits).detach()}
 
@@ -90,7 +91,7 @@ class Losses:
             batch: Held-out windows.
             ratio: Instead of what the predictor chooses.
         """
-        rows, layout = self._teacher.window_rows(batch.images, batch.tokens, batch.proprio)
+        rows, layout = self._teacher.window_rows(batch)
         asked = self._ask(batch, rows, layout)
         remembered = self._teacher.look(rows[:, 0], layout).remembered
         found: dict[str, list[Tensor]] = {"task": [], "task_full": [], "distance": [], "ratio": []}
@@ -98,9 +99,9 @@ class Losses:
             mask = self._hard_masks(asked, index, ratio)
             looked = self._teacher.look(rows[:, index], layout, mask, remembered)
             full = self._teacher.look(rows[:, index], layout)
-            found["task"].append(self._task(looked, batch, index, None))
-            found["task_full"].append(self._task(full, batch, index, None))
-            found["distance"].append((looked.chunk - full.chunk).abs().mean())
+            for name, one in (("task", looked), ("task_full", full)):
+                found[name].append(self._task(one, batch, index, None, torch.Generator().manual_seed(index)))
+            found["distance"].append(self._teacher.distance(looked.answer, full.answer))
             found["ratio"].append(1 - mask.mean())
             remembered = looked.remembered
         return {name: torch.stack(values).mean() for name, values in found.items()} | {
@@ -127,13 +128,16 @@ class Losses:
         frames, flow = batch.images[:, 1:], batch.flow
         seen = prepared(frames.flatten(0, 2), flow.flatten(0, 2), self._gates.config.px)
         seen = seen.unflatten(0, (frames.shape[0] * frames.shape[1], frames.shape[2]))
-        scores, logits = self._gates(seen, rows[:, 1:, layout.text].flatten(0, 1))
+        scores, logits = self._gates(seen, rows[:, 1:, layout.text].flatten(0, 1).to(seen.dtype))
         return Asked(scores.unflatten(0, frames.shape[:2]), logits.unflatten(0, frames.shape[:2]))
 
-    def _task(self, looked: Looked, batch: WindowBatch, index: int, full: Looked | None) -> Tensor:
+    def _task(
+        self, looked: Looked, batch: WindowBatch, index: int, full: Looked | None, generator: torch.Generator
+    ) -> Tensor:
         """Return L_VLA of a step."""
-        reference = full.chunk if self._recipe.task_loss == "distill" and full is not None else None
-        return imitation_loss(looked.chunk, batch.chunk[:, index], batch.within[:, index], reference)
+        reference = full.answer if self._recipe.task_loss == "distill" and full is not None else None
+        demonstrated, within = batch.chunk[:, index], batch.within[:, index]
+        return self._teacher.loss(looked.answer, demonstrated, within, reference, generator)
 
 
 def _entropy(logits: Float[Tensor, "*n ratios"]) -> Tensor:

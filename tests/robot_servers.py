@@ -68,17 +68,25 @@ class Server:
     """A server of the simulated arm in real time."""
 
     def __init__(
-        self, folder: Path, *options: str, patient: bool = True, environment: dict[str, str] | None = None
+        self,
+        folder: Path,
+        *options: str,
+        patient: bool = True,
+        limits: bool = True,
+        environment: dict[str, str] | None = None,
     ) -> None:
-        limits = folder / "limits.toml"
-        limits.write_text(limits_with(**PATIENCE) if patient else SIMULATED.read_text())
+        if limits:
+            path = folder / "limits.toml"
+            path.write_text(limits_with(**PATIENCE) if patient else SIMULATED.read_text())
+            options = ("--limits", str(path), *options)
+        threads = {"OMP_NUM_THREADS": "1", "LP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", SERVER, "--limits", str(limits), "--port", "0", *options],
-            env=os.environ | {"OMP_NUM_THREADS": "1", "LP_NUM_THREADS": "1"} | (environment or {}),
+            [sys.executable, "-c", SERVER, "--port", "0", *options],
+            env=os.environ | threads | (environment or {}),
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         self.announced = self.process.stdout.readline()
-        found = re.search(r"ws://127\.0\.0\.1:(\d+)", self.announced)
+        found = re.search(r"wss?://(?:127\.0\.0\.1|localhost):(\d+)", self.announced)
         if found is None:
             raise AssertionError(self.announced + self.close())
         self.port, self.url = int(found[1]), found[0]

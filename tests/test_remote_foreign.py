@@ -1,8 +1,10 @@
 """Servers of other projects are asked in their own words: openpi's, and the model servers of vla-evaluation-harness."""
 
+import asyncio
 import importlib.util
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -239,6 +241,54 @@ def test_a_vla_eval_server_that_answers_chunks_or_another_version_is_refused() -
         RemotePolicy(server.address, dialect="vla-eval-libero")
     with VlaEvalServer(constant) as server, pytest.raises(OptionError, match="answers one action a step"):
         RemotePolicy(server.address, dialect="vla-eval-libero", execute=2)
+
+
+def has_openpi() -> bool:
+    return all(importlib.util.find_spec(name) for name in ("openpi", "openpi_client"))
+
+
+@pytest.mark.skipif(not has_openpi(), reason="openpi's serving module is in no package: put its repository on the path")
+def test_openpis_own_server_answers_us() -> None:
+    from openpi.serving.websocket_policy_server import WebsocketPolicyServer  # type: ignore[import-not-found]
+
+    class Model:
+        """What openpi serves; it answers as `pi0` does."""
+
+        def infer(self, message: dict) -> dict:
+            return pi0(message)
+
+    port = free_port()
+    server = WebsocketPolicyServer(Model(), host="127.0.0.1", port=port, metadata={"model": "pi0"})
+    loop = asyncio.new_event_loop()
+    running = loop.create_task(server.run())
+
+    def serve() -> None:
+        with suppress(asyncio.CancelledError):
+            loop.run_until_complete(running)
+        loop.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        while True:
+            try:
+                policy = RemotePolicy(f"ws://127.0.0.1:{port}", dialect="pi0-libero")
+                break
+            except UnreachableError:  # it has not begun to listen
+                time.sleep(0.1)
+        obs, _ = SoupEnv().reset()
+        for _ in range(2):
+            policy.reset(TASK, 0)
+            chunk = policy.act(obs)
+        state = obs["proprio"].astype(np.float64)
+        images = [fitted(np.ascontiguousarray(obs[camera]), 224) for camera in CAMERAS]
+        message = {"observation/image": images[0], "observation/wrist_image": images[1]}
+        expected = pi0(message | {"observation/state": state, "prompt": TASK.instruction})["actions"][:5]
+        assert same(chunk.actions, np.clip(expected, -1, 1))
+        assert set(chunk.stages_ms) == {"policy", "link"}
+    finally:
+        loop.call_soon_threadsafe(running.cancel)
+        thread.join(20)
 
 
 @pytest.mark.skipif(

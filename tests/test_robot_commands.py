@@ -26,6 +26,12 @@ def test_a_server_beyond_loopback_needs_a_long_token(monkeypatch) -> None:
         (["serve", "--limits", "missing.toml"], "missing.toml: cannot be read"),
         (["serve", "--limits", str(SIMULATED), "--host", "0.0.0.0"], "would listen on '0.0.0.0' without a token"),
         (["serve", "--limits", str(SIMULATED), "--image-size", "9"], "--image-size is 9; expected 32 to 512"),
+        (["serve", "--limits", str(SIMULATED), "--tls-cert", "c.pem"], "expected both --tls-cert and --tls-key"),
+        (
+            ["serve", "--limits", str(SIMULATED), "--tls-cert", "c.pem", "--tls-key", "k.pem"],
+            "c.pem and k.pem cannot be used for TLS ([Errno 2] No such file or directory)",
+        ),
+        (["serve", "--robot", "missing.toml"], "missing.toml: cannot be read"),
         (["status", "--url", "ws://127.0.0.1:9"], "no robot server answers at ws://127.0.0.1:9"),
         (["estop", "--url", "http://127.0.0.1:9"], "no robot server answers at http://127.0.0.1:9"),
         (["home", "--url", "ws://127.0.0.1:9"], "no robot server answers at ws://127.0.0.1:9"),
@@ -41,10 +47,16 @@ def test_a_mistake_is_told_without_a_traceback(words: list[str], message: str, c
     assert message in said
 
 
-def test_no_robot_is_served_without_naming_its_limits(capsys) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        cli.main(["robot", "serve"])
-    assert "--limits" in capsys.readouterr().err
+@pytest.mark.parametrize("words", [[], ["--robot", "lab.toml", "--limits", str(SIMULATED)]])
+def test_no_robot_is_served_without_naming_its_limits_once(words: list[str], capsys) -> None:
+    assert cli.main(["robot", "serve", *words]) == 2
+    assert "expected either a limits file, or a robot file (--robot) that names one" in capsys.readouterr().err
+
+
+def test_a_physical_arm_is_not_served_under_the_simulated_ones_name(capsys) -> None:
+    for driver in ("franky", "ur", "lerobot"):
+        assert cli.main(["robot", "serve", "--limits", str(SIMULATED), "--driver", driver]) == 2
+        assert "a physical arm needs a robot file (--robot), which names its suite" in capsys.readouterr().err
 
 
 def test_conformance_prints_every_promise_and_fails_on_a_broken_one(tmp_path, capsys) -> None:

@@ -1,5 +1,7 @@
 """The simulated arm behind the whole bridge is an environment like any other; the expert solves its tasks."""
 
+from dataclasses import replace
+
 import gymnasium
 import numpy as np
 import pytest
@@ -193,9 +195,11 @@ def test_a_policy_that_thinks_for_too_long_starves_the_arm_and_goes_on(env: Real
 def test_a_session_insists_on_what_an_action_means_and_on_the_limits(env: RealRobotEnv) -> None:
     link = env.session.link
     with pytest.raises(ActionSpecMismatchError, match=r"^'the robot server' and 'the suite' disagree"):
-        Session(link, ActionSpec(translation_m=0.02), None, None)
+        Session(link, replace(env.task, action_spec=ActionSpec(translation_m=0.02)), None, None)
     with pytest.raises(RobotRefusedError, match=f"its limits are {link.welcome['limits_sha256']}, expected abc"):
-        Session(link, ActionSpec(), "abc", None)
+        Session(link, env.task, "abc", None)
+    with pytest.raises(RobotRefusedError, match=r"it serves 'tabletop-sim@1', expected 'my-lab-drawer@1'"):
+        Session(link, replace(env.task, suite="my-lab-drawer@1"), None, None)
 
 
 def test_where_the_robot_cannot_place_objects_a_person_must(env: RealRobotEnv) -> None:

@@ -14,6 +14,20 @@ MESSAGES: list[tuple[VlaBenchError, str]] = [
         "vla_bench_envs/robot and read docs/real-robot.md before you change it",
     ),
     (
+        errors.RobotFileError("lab.toml", "states no suite"),
+        "lab.toml: states no suite; docs/real-robot.md shows a robot file",
+    ),
+    (
+        errors.ServerNeededError("my-lab@1"),
+        "'my-lab@1' is played on a physical arm: start its server with 'vla-bench robot serve --robot', and play by "
+        "'vla-bench robot run --url'",
+    ),
+    (
+        errors.CertificateError("robot.pem and key.pem", "no such file"),
+        "robot.pem and key.pem cannot be used for TLS (no such file): expected PEM files, a certificate and its "
+        "unencrypted private key; docs/real-robot.md makes a pair",
+    ),
+    (
         errors.OutsideError("box"),
         "the arm stands outside of its limits (box): guide it inside by hand or with the maker's own tool, or correct "
         "the limits file if it is wrong",

@@ -77,7 +77,7 @@ def test_a_log_is_never_overwritten_and_nothing_else_is_read_as_one(tmp_path) ->
 
 def test_a_replay_measures_what_was_measured_at_the_same_time_and_moves_nothing(logged) -> None:
     path, desk = logged
-    replay = drivers.make("replay", LIMITS, path)
+    replay = drivers.make("replay", LIMITS, {"source": path})
     assert isinstance(replay, Replay)
     replay.connect(10**12)
     first, middle, last = (replay.read(10**12 + round(s * 1e9)) for s in (0.0, 1.0, 60.0))
@@ -105,6 +105,6 @@ def test_a_replay_without_a_log_of_this_arm_is_refused(tmp_path, logged) -> None
         drivers.make("replay", LIMITS)
     Log(tmp_path / "empty.mcap").close()
     with pytest.raises(LogError, match=r"empty\.mcap holds no observation of an arm with 7 joints"):
-        drivers.make("replay", LIMITS, tmp_path / "empty.mcap")
+        drivers.make("replay", LIMITS, {"source": tmp_path / "empty.mcap"})
     with pytest.raises(DriverError, match="cannot begin task 0, start 0: a log begins where it began"):
         Replay(LIMITS, logged[0]).begin(0, 0)

@@ -11,6 +11,7 @@ import numpy as np
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import connect
 
+from vla_bench_envs.robot.encryption import client_context, explained
 from vla_bench_envs.robot.errors import RobotLinkError
 from vla_bench_envs.robot.messages import MAX_BYTES, PROTOCOL, pack, unpack
 from vla_bench_envs.robot.serving import TOKEN_VARIABLE
@@ -26,12 +27,13 @@ class RemoteLink:
         """Connect and say hello.
 
         Args:
-            url: For example `ws://127.0.0.1:8765`.
+            url: For example `ws://127.0.0.1:8765`; `wss:` encrypts, and verifies the server's certificate.
             role: `control` moves, `observe` looks, `operator` resets; the last only at the robot's own computer.
             token: The server's secret; None takes it from `VLA_BENCH_ROBOT_TOKEN`.
 
         Raises:
             RobotLinkError: If nobody answers, or the server does not let this client in.
+            CertificateError: If the certificate that is to be trusted cannot be read.
         """
         self.url = url
         self.events: list[dict[str, Any]] = []
@@ -42,11 +44,17 @@ class RemoteLink:
         self._open = ExitStack()
         try:
             opening = connect(
-                url, compression=None, max_size=MAX_BYTES, ping_interval=None, open_timeout=ANSWER_S, close_timeout=1
+                url,
+                ssl=client_context(url),
+                compression=None,
+                max_size=MAX_BYTES,
+                ping_interval=None,
+                open_timeout=ANSWER_S,
+                close_timeout=1,
             )
             self._socket = self._open.enter_context(opening)
-        except (OSError, WebSocketException, ValueError) as caught:
-            raise RobotLinkError(url, caught) from caught
+        except (OSError, EOFError, WebSocketException, ValueError) as caught:
+            raise RobotLinkError(url, explained(url, caught)) from caught
         self._reader = threading.Thread(target=self._read, name="robot reader", daemon=True)
         self._reader.start()
         try:

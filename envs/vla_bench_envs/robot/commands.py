@@ -3,23 +3,67 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vla_bench.errors import OptionError
-from vla_bench_envs.robot.errors import RobotRefusedError
-from vla_bench_envs.robot.limits import load
+from vla_bench_envs.robot import drivers, installation
+from vla_bench_envs.robot.errors import RobotFileError, RobotRefusedError
+from vla_bench_envs.robot.installation import Installation
+from vla_bench_envs.robot.limits import Limits, load
+from vla_bench_envs.robot.suites import SUITE
 
 URL = "ws://127.0.0.1:8765"
+
+WITHOUT_ROBOT_FILE = ("sim", "sim-lockstep", "replay")
+"""Drivers that move no physical arm."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What the options of a command name."""
+
+    limits: Limits
+    driver: str
+    options: dict[str, Any]
+    suite: str
+    """Of the tasks that are played on it; empty for none."""
+
+    installation: Installation | None = None
+
+    @classmethod
+    def named(cls, robot: Path | None, limits: Path | None, driver: str, source: Path | None) -> "Arm":
+        """Return the arm of a robot file, or the one that needs none.
+
+        Raises:
+            OptionError: If there is neither a robot file nor a limits file, or both.
+            RobotFileError: If a physical arm comes without a robot file.
+        """
+        if (robot is None) == (limits is None):
+            raise OptionError("--limits", limits, "either a limits file, or a robot file (--robot) that names one")
+        if robot is not None:
+            found = installation.load(robot)
+            return cls(load(found.limits), found.driver, dict(found.options), found.facts["suite"], found)
+        if driver in drivers.DRIVERS and driver not in WITHOUT_ROBOT_FILE:
+            raise RobotFileError(
+                f"--driver {driver}", "a physical arm needs a robot file (--robot), which names its suite"
+            )
+        assert limits is not None
+        options = {"source": str(source)} if source is not None else {}
+        return cls(load(limits), driver, options, "" if driver == "replay" else SUITE.name)
 
 
 @dataclass(frozen=True)
 class Serve:
     """Serve a robot: start its supervisor, then let clients in. Without --live nothing is sent to the arm."""
 
-    limits: Path
-    """Limits file of this robot; there is no default, see docs/real-robot.md."""
+    robot: Path | None = None
+    """Robot file: driver, limits, suite, cameras and tasks of one arm; a physical arm needs one."""
+
+    limits: Path | None = None
+    """Limits file, where there is no robot file; there is no default, see docs/real-robot.md."""
 
     driver: str = "sim"
-    """What to drive: `sim` (an arm simulated in real time) or `replay` (a log)."""
+    """What to drive without a robot file: `sim` (an arm simulated in real time) or `replay` (a log)."""
 
     live: bool = False
     """Send set-points to the arm; otherwise everything is decided, logged and not sent."""
@@ -37,25 +81,42 @@ class Serve:
     """Log that the driver `replay` plays."""
 
     image_size: int = 224
-    """Height and width of the pictures [px]."""
+    """Height and width of the pictures [px]; a robot file states its own."""
+
+    tls_cert: Path | None = None
+    """Certificate (PEM): the link is encrypted, and connections that are not are refused."""
+
+    tls_key: Path | None = None
+    """Private key of the certificate (PEM)."""
 
     def run(self) -> int:
         """Serve until interrupted."""
+        from vla_bench_envs.robot.encryption import server_context
         from vla_bench_envs.robot.serving import Service, serve
         from vla_bench_envs.robot.welcome import MAX_IMAGE_PX, MIN_IMAGE_PX
 
         if not MIN_IMAGE_PX <= self.image_size <= MAX_IMAGE_PX:
             raise OptionError("--image-size", self.image_size, f"{MIN_IMAGE_PX} to {MAX_IMAGE_PX}")
-        limits = load(self.limits)
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise OptionError("--tls-cert", self.tls_cert, "both --tls-cert and --tls-key, or neither")
+        arm = Arm.named(self.robot, self.limits, self.driver, self.source)
+        installed = arm.installation
         service = Service(
-            limits, self.driver, self.source, not self.live, self.host, self.port, self.image_size, self.log
+            limits=arm.limits,
+            driver=arm.driver,
+            options=arm.options,
+            suite=arm.suite,
+            cameras=installed.cameras if installed else {},
+            dry_run=not self.live,
+            host=self.host,
+            port=self.port,
+            image_size_px=installed.facts["image_size_px"] if installed else self.image_size,
+            record=self.log,
+            tls=server_context(self.tls_cert, self.tls_key) if self.tls_cert and self.tls_key else None,
         )
         mode = "live" if self.live else "dry run: nothing is sent to the arm"
-
-        def announce(url: str) -> None:
-            print(f"robot server: {url} (driver {self.driver}, {mode}, limits {limits.sha256[:12]})", flush=True)
-
-        serve(service, announce)
+        what = f"driver {arm.driver}, {mode}, limits {arm.limits.sha256[:12]}, suite {arm.suite or 'none'}"
+        serve(service, lambda url: print(f"robot server: {url} ({what})", flush=True))
         return 0
 
 
@@ -78,6 +139,7 @@ class Status:
         robot, state = link.welcome["robot"], obs["state"]
         print(f"{robot['driver']} ({robot['arm']}): {obs['phase']} ({obs['cause']})")
         limits = link.welcome["limits_sha256"][:12]
+        print(f"suite: {link.welcome['suite'] or 'none'}; cameras: {', '.join(link.welcome['obs_spec']['cameras'])}")
         print(f"dry run: {link.welcome['dry_run']}; lease held: {obs['leased']}; limits {limits}")
         print(f"tool at {state['position_m'].round(4).tolist()} m, gripper {state['gripper_m'] * 1e3:.0f} mm")
         for name, value in sorted(obs["counters"].items()):
@@ -140,21 +202,24 @@ class Home:
 class Conformance:
     """Hold a driver to its promises. It moves every joint by 0.05 rad: clear the table, hand on the hardware stop."""
 
-    limits: Path
-    """Limits file of this robot."""
+    robot: Path | None = None
+    """Robot file of this arm."""
+
+    limits: Path | None = None
+    """Limits file, where there is no robot file."""
 
     driver: str = "sim"
-    """What to drive."""
+    """What to drive without a robot file."""
 
     source: Path | None = None
     """Log that the driver `replay` plays."""
 
     def run(self) -> int:
         """Check every promise and print what was found; exit status 1 if one is broken."""
-        from vla_bench_envs.robot import conformance, drivers
+        from vla_bench_envs.robot import conformance
 
-        limits = load(self.limits)
-        driver = drivers.make(self.driver, limits, self.source)
+        arm = Arm.named(self.robot, self.limits, self.driver, self.source)
+        limits, driver = arm.limits, drivers.make(arm.driver, arm.limits, arm.options)
         bench = conformance.Bench(
             driver, limits, time.monotonic_ns, lambda n_ticks: time.sleep(n_ticks * limits.period_s)
         )

@@ -1,5 +1,6 @@
 """What a driver is: the one part that knows an arm. Everything that keeps it safe is in front of it."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -61,6 +62,11 @@ class RobotState:
 
     scene: np.ndarray | None = None
     """What a simulator needs to draw this moment; never leaves the server."""
+
+
+def asked_sha256(task: int, init_state: int) -> str:
+    """Return what stands for a start that a person places: which one was asked for, nothing of what stands there."""
+    return hashlib.sha256(f"placed by hand: task {task}, start {init_state}".encode()).hexdigest()
 
 
 @runtime_checkable

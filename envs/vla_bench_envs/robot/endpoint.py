@@ -5,6 +5,7 @@ It moves nothing. If it hangs, heartbeats no longer reach the supervisor; if it 
 
 import asyncio
 import logging
+import ssl
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
@@ -38,7 +39,10 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 class Pictures(Protocol):
     """What draws or captures."""
 
-    def draw(self, state: np.ndarray) -> dict[str, np.ndarray]:
+    captured_ns: dict[str, int]
+    """When each camera's picture of the last `draw` was taken, on the server's clock; empty where it was drawn."""
+
+    def draw(self, state: np.ndarray | None) -> dict[str, np.ndarray]:
         """Return a picture by camera."""
         ...
 
@@ -63,8 +67,10 @@ class Endpoint:
         """Observation that is to be drawn next, by session."""
         self._lost: asyncio.Future[None] | None = None
 
-    async def run(self, host: str, port: int, started: "asyncio.Future[int] | None" = None) -> None:
-        """Serve until cancelled.
+    async def run(
+        self, host: str, port: int, started: "asyncio.Future[int] | None" = None, tls: ssl.SSLContext | None = None
+    ) -> None:
+        """Serve until cancelled; with `tls` a connection that is not encrypted is refused.
 
         Raises:
             SupervisorLostError: If the supervisor is gone.
@@ -73,7 +79,7 @@ class Endpoint:
         self._lost = loop.create_future()
         loop.add_reader(self._channel.fileno(), self._take)
         try:
-            options: dict[str, Any] = {"compression": None, "max_size": MAX_BYTES, "ping_interval": None}
+            options: dict[str, Any] = {"compression": None, "max_size": MAX_BYTES, "ping_interval": None, "ssl": tls}
             async with serve(self._visit, host, port, **options) as server:
                 if started is not None:
                     started.set_result(_port(server))
@@ -163,7 +169,8 @@ class Endpoint:
         if message is None:
             return  # an older one was asked for, too, and this one was drawn in its place
         scene = message.pop("scene", None)
-        message["img"] = self._pictures.draw(scene) if self._pictures is not None and scene is not None else {}
+        message["img"] = {} if self._pictures is None else self._pictures.draw(scene)
+        message["t_img_ns"] = {} if self._pictures is None else self._pictures.captured_ns
         loop.call_soon_threadsafe(self._queue, session, message)
         if self._record is not None:
             loop.call_soon_threadsafe(self._log_obs, session, message)

@@ -10,10 +10,10 @@ from vla_bench.errors import ActionError, NotResetError, OptionError
 from vla_bench.protocol import Protocol
 from vla_bench.types import Observation, Task
 from vla_bench_envs.libero.observation import LazyObservation
-from vla_bench_envs.robot.limits import SIMULATED, load
+from vla_bench_envs.robot.limits import SIMULATED, load, parse
 from vla_bench_envs.robot.link import Link
 from vla_bench_envs.robot.session import Place, Session
-from vla_bench_envs.robot.suites import PROTOCOLS, SUITE
+from vla_bench_envs.robot.suites import SUITE, RobotSuite
 
 PROPRIO_LIMIT = np.array([2.0, 2.0, 2.0, *[2 * np.pi] * 3, 0.1, 0.1], dtype=np.float32)
 """Bound of the proprioceptive entries [m, m, m, rad, rad, rad, m, m], as LIBERO's."""
@@ -48,6 +48,7 @@ class RealRobotEnv(gymnasium.Env[Observation, np.ndarray]):
         render_mode: str | None = None,
         limits_sha256: str | None = None,
         place: Place | None = None,
+        suite: RobotSuite = SUITE,
     ) -> None:
         """Describe the environment; the link is opened by the first `reset`.
 
@@ -58,6 +59,7 @@ class RealRobotEnv(gymnasium.Env[Observation, np.ndarray]):
             render_mode: `rgb_array` makes `render` return the first camera's image; None makes it useless.
             limits_sha256: Limits that the server must have; None takes any.
             place: Called with task and start to put the objects in place, where the robot cannot; returns when done.
+            suite: Tasks that are played; a server must serve the same.
 
         Raises:
             OptionError: If an option is none of the above.
@@ -66,11 +68,12 @@ class RealRobotEnv(gymnasium.Env[Observation, np.ndarray]):
             raise OptionError("images", images, "'eager' (draw every image) or 'lazy' (draw what is read)")
         if render_mode not in (None, "rgb_array"):
             raise OptionError("render_mode", render_mode, "'rgb_array' or None")
-        if isinstance(protocol, str) and protocol not in PROTOCOLS:
-            raise OptionError("protocol", protocol, f"one of {', '.join(PROTOCOLS)}, or a Protocol")
+        presets = suite.protocols()
+        if isinstance(protocol, str) and protocol not in presets:
+            raise OptionError("protocol", protocol, f"one of {', '.join(presets)}, or a Protocol")
         self.url, self.images, self.render_mode = url, images, render_mode
-        self.suite = SUITE
-        self.protocol = PROTOCOLS[protocol] if isinstance(protocol, str) else protocol
+        self.suite = suite
+        self.protocol = presets[protocol] if isinstance(protocol, str) else protocol
         self.observation_space = self._describe_observation()
         self.action_space = spaces.Box(-1.0, 1.0, (ACTION_SIZE,), np.float32)
         self._limits_sha256, self._place = limits_sha256, place
@@ -96,7 +99,7 @@ class RealRobotEnv(gymnasium.Env[Observation, np.ndarray]):
         if self._session is None:
             link = self._open()
             try:
-                self._session = Session(link, self._task.action_spec, self._limits_sha256, self._place)
+                self._session = Session(link, self._task, self._limits_sha256, self._place)
             except BaseException:
                 link.close()
                 raise
@@ -179,7 +182,8 @@ class RealRobotEnv(gymnasium.Env[Observation, np.ndarray]):
         if self.url is None:
             from vla_bench_envs.robot.lockstep import LockstepLink
 
-            return LockstepLink(load(SIMULATED), self.protocol.image_size)
+            limits = parse(dict(self.suite.limits)) if self.suite.limits else load(SIMULATED)
+            return LockstepLink(limits, self.protocol.image_size, suite=self.suite)
         from vla_bench_envs.robot.client import RemoteLink
 
         return RemoteLink(self.url, "control")

@@ -13,6 +13,23 @@ class LimitsError(VlaBenchError):
         )
 
 
+class RobotFileError(VlaBenchError):
+    """Refuse a robot file, or to serve a physical arm without one."""
+
+    def __init__(self, path: object, problem: str) -> None:
+        super().__init__(f"{path}: {problem}; docs/real-robot.md shows a robot file")
+
+
+class ServerNeededError(VlaBenchError):
+    """Refuse to play a physical arm's suite without the arm."""
+
+    def __init__(self, suite: str) -> None:
+        super().__init__(
+            f"{suite!r} is played on a physical arm: start its server with 'vla-bench robot serve --robot', "
+            f"and play by 'vla-bench robot run --url'"
+        )
+
+
 class OutsideError(VlaBenchError):
     """Refuse to take over an arm that stands where its limits do not let it be."""
 
@@ -57,6 +74,16 @@ class SupervisorLostError(VlaBenchError):
         super().__init__(
             "the supervisor's process has ended, and with it the hold on the arm: look at the arm, and whether its own "
             "controller holds it, then start the server again"
+        )
+
+
+class CertificateError(VlaBenchError):
+    """Refuse files that make no encrypted link."""
+
+    def __init__(self, files: str, cause: object) -> None:
+        super().__init__(
+            f"{files} cannot be used for TLS ({cause}): expected PEM files, a certificate and its unencrypted private "
+            f"key; docs/real-robot.md makes a pair"
         )
 
 

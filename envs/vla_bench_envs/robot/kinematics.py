@@ -145,7 +145,19 @@ PANDA = Chain(
 """Franka Emika Panda and FR3 with the Franka hand. Source: Franka Control Interface documentation, "Denavit-Hartenberg
 parameters"; flange 0.107 m, and 0.1034 m from the flange to the point between the finger tips."""
 
-CHAINS = {PANDA.name: PANDA}
+UR5E = Chain(
+    name="ur5e-2f85",
+    a_m=(0.0, 0.0, -0.425, -0.3922, 0.0, 0.0),
+    d_m=(0.1625, 0.0, 0.0, 0.1333, 0.0997, 0.0996),
+    alpha_rad=(0.0, np.pi / 2, 0.0, 0.0, np.pi / 2, -np.pi / 2),
+    flange_m=0.1628,
+    tool_turn_rad=0.0,
+)
+"""UR5e with the gripper Robotiq 2F-85. Source: Universal Robots, "DH parameters for calculations of kinematics and
+dynamics", turned from standard into modified parameters; 0.1628 m from the flange to the finger tips: Robotiq's manual.
+A real arm differs by its calibration: up to some millimetres."""
+
+CHAINS = {PANDA.name: PANDA, UR5E.name: UR5E}
 """Arms that a limits file may name."""
 
 

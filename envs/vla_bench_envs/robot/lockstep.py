@@ -15,6 +15,7 @@ from vla_bench_envs.robot.drivers.simulated import SimulatedArm
 from vla_bench_envs.robot.limits import Limits
 from vla_bench_envs.robot.messages import pack, unpack
 from vla_bench_envs.robot.reception import Reception
+from vla_bench_envs.robot.suites import SUITE, RobotSuite
 from vla_bench_envs.robot.supervisor import EVERYBODY, Supervisor
 from vla_bench_envs.robot.tabletop.collision import Collision
 from vla_bench_envs.robot.tabletop.pictures import Pictures
@@ -28,14 +29,16 @@ START_NS = 1_000_000_000
 class LockstepLink:
     """A client's view of the bridge, with the bridge behind it."""
 
-    def __init__(self, limits: Limits, image_size_px: int, driver: Driver | None = None) -> None:
+    def __init__(
+        self, limits: Limits, image_size_px: int, driver: Driver | None = None, suite: RobotSuite = SUITE
+    ) -> None:
         """Start the bridge around a driver, by default the simulated arm."""
         self.driver = SimulatedArm(limits) if driver is None else driver
         self.supervisor = Supervisor(limits, self.driver, Collision(limits), ActionSpec(), dry_run=False)
-        self.pictures = Pictures(limits, image_size_px)
+        self.pictures = Pictures(limits, image_size_px, suite.scene)
         self.now_ns = START_NS
         facts = robot_facts(self.driver, self.supervisor.spec, limits, dry_run=False)
-        facts |= observation_facts(self.pictures.names, image_size_px)
+        facts |= observation_facts(self.pictures.names, image_size_px) | {"suite": suite.name}
         self._reception = Reception(facts, self._forward)
         self._inbox: deque[dict[str, Any]] = deque()
         self._lease = ""

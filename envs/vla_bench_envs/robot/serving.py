@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+import ssl
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from vla_bench_envs.robot.channel import Channel, ChannelClosedError, spawn
 from vla_bench_envs.robot.endpoint import LOOPBACK, Endpoint
@@ -13,6 +15,10 @@ from vla_bench_envs.robot.errors import DriverError, ExposureError
 from vla_bench_envs.robot.limits import Limits
 from vla_bench_envs.robot.log import Log
 from vla_bench_envs.robot.welcome import observation_facts
+
+if TYPE_CHECKING:
+    from vla_bench_envs.robot.photography import Photography
+    from vla_bench_envs.robot.tabletop.pictures import Pictures as Drawn
 
 TOKEN_VARIABLE = "VLA_BENCH_ROBOT_TOKEN"
 """Environment variable with the secret that clients must show; on the command line everybody could read it."""
@@ -33,12 +39,22 @@ class Service:
 
     limits: Limits
     driver: str
-    source: Path | None
+    options: Mapping[str, Any]
+    """Of the driver."""
+
+    suite: str
+    """Of the tasks that may be played here; empty for none."""
+
+    cameras: Mapping[str, Mapping[str, Any]]
+    """Where pictures come from, by the name under which a policy sees them; none are the simulated scene's own."""
+
     dry_run: bool
     host: str
     port: int
     image_size_px: int
     record: Path | None
+    tls: ssl.SSLContext | None = None
+    """Refuses connections that are not encrypted."""
 
 
 def token_for(host: str) -> str:
@@ -70,17 +86,14 @@ def serve(service: Service, announce: Callable[[str], None]) -> None:
             {
                 "limits": asdict(service.limits),
                 "driver": service.driver,
-                "source": str(service.source or ""),
+                "options": dict(service.options),
                 "dry_run": service.dry_run,
             }
         )
         facts = _await_ready(channel, service.driver)
-        pictures = None
-        if service.driver == "sim":
-            from vla_bench_envs.robot.tabletop.pictures import Pictures
-
-            pictures = Pictures(service.limits, service.image_size_px)
+        pictures = _pictures(service)
         facts |= observation_facts(pictures.names if pictures else (), service.image_size_px)
+        facts |= {"suite": service.suite}
         endpoint = Endpoint(channel, facts, pictures, token, record)
         asyncio.run(_run(endpoint, service, announce))
     finally:
@@ -96,11 +109,26 @@ def serve(service: Service, announce: Callable[[str], None]) -> None:
 
 async def _run(endpoint: Endpoint, service: Service, announce: Callable[[str], None]) -> None:
     started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    running = asyncio.create_task(endpoint.run(service.host, service.port, started))
+    running = asyncio.create_task(endpoint.run(service.host, service.port, started, service.tls))
     await asyncio.wait({running, started}, return_when=asyncio.FIRST_COMPLETED)
     if started.done():
-        announce(f"ws://{service.host}:{started.result()}")
+        scheme = "ws" if service.tls is None else "wss"
+        announce(f"{scheme}://{service.host}:{started.result()}")
     await running
+
+
+def _pictures(service: Service) -> "Drawn | Photography | None":
+    """Return what draws the simulated scene, or the arm's cameras."""
+    if service.driver == "sim":
+        from vla_bench_envs.robot.tabletop.pictures import Pictures
+
+        scene = {name: source["scene"] for name, source in service.cameras.items()}
+        return Pictures(service.limits, service.image_size_px, scene)
+    if service.cameras:
+        from vla_bench_envs.robot.photography import Photography
+
+        return Photography(service.cameras, service.image_size_px)
+    return None
 
 
 def _await_ready(channel: Channel, driver: str) -> dict:

@@ -25,17 +25,20 @@ POLL_NS = 50_000_000
 class Session:
     """The lease on a robot, from the first trial to `close`."""
 
-    def __init__(self, link: Link, spec: ActionSpec, limits_sha256: str | None, place: Place | None) -> None:
-        """Take the lease.
+    def __init__(self, link: Link, task: Task, limits_sha256: str | None, place: Place | None) -> None:
+        """Take the lease, for tasks such as this one.
 
         Raises:
             ActionSpecMismatchError: If actions mean something else there.
-            RobotRefusedError: If somebody else holds the lease, or the limits are others.
+            RobotRefusedError: If somebody else holds the lease, or the suite or the limits are others.
         """
         self.link, self._place = link, place
-        differences = ActionSpec(**link.welcome["action_spec"]).differences(spec)
+        differences = ActionSpec(**link.welcome["action_spec"]).differences(task.action_spec)
         if differences:
             raise ActionSpecMismatchError("the robot server", "the suite", differences)
+        served = link.welcome["suite"]
+        if served != task.suite:
+            raise RobotRefusedError("suite", f"it serves {served or 'no suite'!r}, expected {task.suite!r}", "any")
         found = link.welcome["limits_sha256"]
         if limits_sha256 not in (None, found):
             raise RobotRefusedError("limits", f"its limits are {found}, expected {limits_sha256}", "any")
@@ -96,7 +99,14 @@ class Session:
         finger = state["gripper_m"] / 2
         proprio = np.concatenate([state["position_m"], state["rotation_rad"], [finger, -finger]]).astype(np.float32)
         pictures = cache(lambda: self.link.images(obs))
-        return proprio, lambda camera: pictures()[camera]
+
+        def draw(camera: str) -> np.ndarray:
+            if camera not in pictures():
+                shown = ", ".join(pictures()) or "none"
+                raise RobotRefusedError("get_obs", f"no picture of camera {camera!r} ({shown})", obs["phase"])
+            return pictures()[camera]
+
+        return proprio, draw
 
     def close(self) -> None:
         """Give the lease back; the arm holds."""

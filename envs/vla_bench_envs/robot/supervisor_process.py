@@ -7,7 +7,6 @@ last.
 import gc
 import signal
 import time
-from pathlib import Path
 from typing import Any
 
 from vla_bench.errors import VlaBenchError
@@ -39,7 +38,7 @@ def main() -> None:
 def _start(channel: Channel, options: dict[str, Any]) -> None:
     try:
         limits = parse(options["limits"])
-        driver = drivers.make(options["driver"], limits, Path(options["source"]) if options["source"] else None)
+        driver = drivers.make(options["driver"], limits, options["options"])
         supervisor = Supervisor(limits, driver, Collision(limits), ActionSpec(), options["dry_run"])
     except VlaBenchError as caught:
         channel.send({"t": "failed", "problem": str(caught)})

@@ -15,16 +15,16 @@ from vla_bench_envs.robot.log import read
 class Replay:
     """The states of a log, by time since `connect`; the last one stays."""
 
-    def __init__(self, limits: Limits, source: Path | None) -> None:
+    def __init__(self, limits: Limits, source: Path | str | None = None) -> None:
         """Read the observations of a log.
 
         Raises:
             LogError: If no log is named, or it holds no observation of this arm.
         """
-        if source is None:
+        if not source:
             raise LogError("the driver 'replay'", "has no log to play (--source)")
         self._arm, self._n_joints = limits.arm, len(limits.home_rad)
-        self._states = [self._state(record) for topic, _, record in read(source) if topic == "/obs"]
+        self._states = [self._state(record) for topic, _, record in read(Path(source)) if topic == "/obs"]
         if not self._states or any(len(state.joints_rad) != self._n_joints for state in self._states):
             raise LogError(source, f"holds no observation of an arm with {self._n_joints} joints")
         self._times_ns = [state.t_ns - self._states[0].t_ns for state in self._states]

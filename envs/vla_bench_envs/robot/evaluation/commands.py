@@ -11,6 +11,7 @@ import tyro
 from vla_bench.compare.command import fraction_of
 from vla_bench.compare.power import non_inferiority_power
 from vla_bench.tables import REFERENCE_METHOD
+from vla_bench_envs.robot import installation
 from vla_bench_envs.robot.evaluation.folder import Folder
 from vla_bench_envs.robot.evaluation.plan import EvaluationPlan
 from vla_bench_envs.robot.evaluation.seal import Seal
@@ -37,8 +38,11 @@ class Plan:
     methods: tuple[str, ...]
     """Methods to compare, the reference among them."""
 
+    robot: Path | None = None
+    """Robot file of the arm, which names the suite; none is the simulated arm as it is installed."""
+
     suite: str = "tabletop-sim@1"
-    """Suite of tasks, with its version."""
+    """Suite of tasks, with its version, where there is no robot file."""
 
     protocol: str = ""
     """Preset of the suite; none means the suite's default."""
@@ -70,8 +74,9 @@ class Plan:
     def run(self) -> int:
         """Write the plan and its seal."""
         margin = fraction_of("--margin", self.margin)
+        facts = installation.load(self.robot).facts if self.robot else None
         plan = EvaluationPlan(
-            suite=self.suite,
+            suite=facts["suite"] if facts else self.suite,
             protocol=self.protocol,
             policy=self.policy,
             methods=self.methods,
@@ -84,6 +89,7 @@ class Plan:
             rubric=self.rubric,
             exclusion=self.exclusion,
             seal_sha256="",
+            robot=facts,
         )
         resolved = plan.resolve()
         seal = Seal.of(resolved.methods, secrets.token_hex(16))

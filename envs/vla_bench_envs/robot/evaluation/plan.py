@@ -11,6 +11,7 @@ import numpy as np
 from vla_bench.errors import OptionError
 from vla_bench.plan import ResolvedPlan, RunPlan
 from vla_bench.types import Cell, Task
+from vla_bench_envs.robot import installation
 from vla_bench_envs.robot.evaluation.seal import alias
 
 FEWEST_METHODS = 2
@@ -77,10 +78,16 @@ class EvaluationPlan:
     seal_sha256: str
     """Commitment to the map of aliases to methods."""
 
+    robot: dict[str, Any] | None = None
+    """Suite of a robot file, as `Installation.facts`; None for a suite that is installed."""
+
     @property
     def sha256(self) -> str:
-        """Return the hash of all fields."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        """Return the hash of all fields; a plan without a robot file has the hash that it had before there were any."""
+        stated = asdict(self)
+        if self.robot is None:
+            del stated["robot"]
+        return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
 
     @classmethod
     def from_dict(cls, found: dict[str, Any]) -> "EvaluationPlan":
@@ -99,6 +106,8 @@ class EvaluationPlan:
             UnknownNameError: For a suite, policy, method or protocol that does not exist.
             OptionError: For tasks or numbers out of range.
         """
+        if self.robot is not None:
+            installation.register(self.robot)
         plan = RunPlan(
             suite=self.suite,
             policy=self.policy,

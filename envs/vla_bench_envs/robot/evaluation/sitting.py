@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+from vla_bench.errors import OptionError
+from vla_bench_envs.robot.errors import ServerNeededError
 from vla_bench_envs.robot.evaluation.desk import Desk
 from vla_bench_envs.robot.evaluation.emergency import RemoteEmergency
 from vla_bench_envs.robot.evaluation.errors import DryRunError, OperatorNeededError
@@ -16,6 +18,7 @@ from vla_bench_envs.robot.evaluation.running import Ledger, play
 from vla_bench_envs.robot.evaluation.scene import Starts
 from vla_bench_envs.robot.evaluation.seal import Seal
 from vla_bench_envs.robot.evaluation.watching import WatchedEnv
+from vla_bench_envs.robot.suites import RobotSuite
 
 Announce = Callable[[str], None]
 """Tell where the page is."""
@@ -39,8 +42,15 @@ class Sitting:
 
         Raises:
             DryRunError: If nothing would move.
+            ServerNeededError: If the suite is a physical arm's, and no server is named.
+            OptionError: If the plan's suite is no arm's.
         """
-        env = WatchedEnv(self.url, self.plan.resolve().protocol, self.limits_sha256, Starts(self.folder.starts))
+        plan = self.plan.resolve()
+        if not isinstance(plan.suite, RobotSuite):
+            raise OptionError("suite", plan.suite.name, "a suite of an arm: 'tabletop-sim@1', or one of a robot file")
+        if self.url is None and not plan.suite.simulated:
+            raise ServerNeededError(plan.suite.name)
+        env = WatchedEnv(self.url, plan.protocol, plan.suite, self.limits_sha256, Starts(self.folder.starts))
         try:
             if env.robot.session.link.welcome["dry_run"]:
                 raise DryRunError(self.url or "")

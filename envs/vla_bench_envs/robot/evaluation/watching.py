@@ -8,11 +8,13 @@ import gymnasium
 import numpy as np
 
 from vla_bench.errors import VlaBenchError
+from vla_bench.protocol import Protocol
 from vla_bench.types import Observation, Task
 from vla_bench_envs.robot.environment import RealRobotEnv
 from vla_bench_envs.robot.evaluation.operators import Operator
 from vla_bench_envs.robot.evaluation.plan import Trial
 from vla_bench_envs.robot.evaluation.scene import Starts, reset_score
+from vla_bench_envs.robot.suites import RobotSuite
 
 
 @dataclass
@@ -36,9 +38,11 @@ class WatchedEnv(gymnasium.Wrapper[Observation, np.ndarray, Observation, np.ndar
     Nothing is encoded or written while a trial runs, but for the pictures of the page.
     """
 
-    def __init__(self, url: str | None, protocol: Any, limits_sha256: str | None, starts: Starts) -> None:
+    def __init__(
+        self, url: str | None, protocol: Protocol, suite: RobotSuite, limits_sha256: str | None, starts: Starts
+    ) -> None:
         """Describe it; see `RealRobotEnv`."""
-        self.robot = RealRobotEnv(url, protocol, "lazy", None, limits_sha256, self._place)
+        self.robot = RealRobotEnv(url, protocol, "lazy", None, limits_sha256, self._place, suite)
         super().__init__(self.robot)
         self.operator: Operator | None = None
         self._starts, self._camera = starts, self.robot.protocol.cameras[0]

@@ -7,7 +7,7 @@ fast: both cameras take 4 to 5 ms at 224 px in software OpenGL.
 
 import numpy as np
 
-from vla_bench_envs.robot.kinematics import PANDA
+from vla_bench_envs.robot.kinematics import PANDA, UR5E
 from vla_bench_envs.robot.limits import Limits
 
 STEP_S = 0.002
@@ -17,7 +17,10 @@ CAMERAS = ("front", "wrist")
 """Of the scene."""
 
 Point = tuple[float, float, float]
-LINKS: tuple[tuple[float, tuple[tuple[Point, Point, float], ...]], ...] = (
+Links = tuple[tuple[float, tuple[tuple[Point, Point, float], ...]], ...]
+"""Mass [kg] and capsules of each link: from, to [m, the link's frame], radius [m]. The frames are the chain's."""
+
+PANDA_LINKS: Links = (
     (3.0, (((0, 0, -0.19), (0, 0, -0.02), 0.06),)),
     (3.0, (((0, 0, -0.06), (0, 0, 0.06), 0.06), ((0, -0.05, 0), (0, -0.13, 0), 0.055))),
     (2.5, (((0, 0, -0.14), (0, 0, -0.06), 0.055), ((0.02, 0, -0.02), (0.08, 0, 0), 0.05))),
@@ -26,7 +29,19 @@ LINKS: tuple[tuple[float, tuple[tuple[Point, Point, float], ...]], ...] = (
     (1.5, (((0, 0, -0.04), (0, 0, 0.04), 0.05), ((0.02, 0, 0), (0.088, 0.02, 0), 0.045))),
     (0.5, (((0, 0, -0.01), (0, 0, 0.07), 0.045),)),
 )
-"""Mass [kg] and capsules of each link: from, to [m, the link's frame], radius [m]. The frames are PANDA's."""
+UR5E_LINKS: Links = (
+    (3.7, (((0, 0, -0.06), (0, 0, 0.02), 0.065), ((0, 0, 0), (0, -0.06, 0), 0.065))),
+    (8.4, (((0, 0, 0.08), (0, 0, 0.15), 0.06), ((0, 0, 0.138), (-0.425, 0, 0.138), 0.06))),
+    (2.3, (((0, 0, 0.13), (0, 0, 0.02), 0.055), ((0, 0, 0.01), (-0.3922, 0, 0.01), 0.05))),
+    (1.2, (((0, 0, -0.08), (0, 0, 0.02), 0.047),)),
+    (1.2, (((0, 0, -0.06), (0, 0, 0.02), 0.047),)),
+    (0.2, (((0, 0, -0.04), (0, 0, -0.02), 0.04),)),
+)
+LINKS = {PANDA.name: PANDA_LINKS, UR5E.name: UR5E_LINKS}
+"""By the chain's name; the UR5e's are rougher than the Panda's, and only checked for collision."""
+
+HAND_REACH_M = 0.1034
+"""From where the hand is mounted to its tool's point; the same rough hand stands for every gripper."""
 
 STIFFNESS_NM_RAD = (4000.0,) * 4 + (1500.0,) * 3
 DAMPING_NMS_RAD = (200.0,) * 4 + (60.0,) * 3
@@ -64,16 +79,16 @@ def scene(limits: Limits, with_things: bool = True) -> str:
     </body>
     {_THINGS if with_things else ""}
   </worldbody>
-  <contact>{_exclusions()}</contact>
+  <contact>{_exclusions(limits.chain.n_joints)}</contact>
   <actuator>{_servos(limits)}</actuator>
 </mujoco>"""
 
 
 def _arm(limits: Limits) -> str:
-    inner = _hand(limits)
-    for index in reversed(range(PANDA.n_joints)):
-        mass_kg, capsules = LINKS[index]
-        a, d, alpha = PANDA.a_m[index], PANDA.d_m[index], PANDA.alpha_rad[index]
+    inner, chain = _hand(limits), limits.chain
+    for index in reversed(range(chain.n_joints)):
+        mass_kg, capsules = LINKS[chain.name][index]
+        a, d, alpha = chain.a_m[index], chain.d_m[index], chain.alpha_rad[index]
         place = f"{a:.12g} {-np.sin(alpha) * d:.12g} {np.cos(alpha) * d:.12g}"
         low, high = limits.joint_low_rad[index] - ROOM_RAD, limits.joint_high_rad[index] + ROOM_RAD
         mass = mass_kg / len(capsules)
@@ -89,7 +104,8 @@ def _arm(limits: Limits) -> str:
 
 
 def _hand(limits: Limits) -> str:
-    turn = PANDA.tool_turn_rad / 2
+    turn = limits.chain.tool_turn_rad / 2
+    mounted_m = f"{limits.chain.flange_m - HAND_REACH_M:.12g}"
     reach = limits.gripper_open_m / 2
     fingers = "".join(
         f"""<body name="{name}" pos="0 0 .0584" gravcomp="1">
@@ -97,18 +113,19 @@ def _hand(limits: Limits) -> str:
           <geom class="pad" size=".011 .006 .0235" pos="0 {side * 0.0065} .0235" mass=".05"/></body>"""
         for name, side in (("left", 1), ("right", -1))
     )
-    return f"""<body name="hand" pos="0 0 .107" quat="{np.cos(turn):.15g} 0 0 {np.sin(turn):.15g}" gravcomp="1">
+    return f"""<body name="hand" pos="0 0 {mounted_m}" quat="{np.cos(turn):.15g} 0 0 {np.sin(turn):.15g}" gravcomp="1">
       <geom type="box" size=".03 .1 .029" pos="0 0 .029" mass=".5" rgba=".85 .86 .88 1"/>
       <camera name="wrist" pos=".075 0 .03" xyaxes="0 1 0 1 0 .25" fovy="75"/>
       <site name="tool" pos="0 0 .1034" size=".004" group="4"/>{fingers}</body>"""
 
 
-def _exclusions() -> str:
+def _exclusions(n_joints: int) -> str:
     """Return the pairs that touch by design: neighbours, neighbours' neighbours, and what is on the wrist."""
-    names = [f"link{index}" for index in range(PANDA.n_joints + 1)] + ["hand"]
+    names = [f"link{index}" for index in range(n_joints + 1)] + ["hand"]
+    *_, elbow, wrist, last, _ = names
     pairs = [(one, other) for place, one in enumerate(names) for other in names[place + 1 : place + 3]]
-    pairs += [("hand", "left"), ("hand", "right"), ("left", "right"), ("link7", "left"), ("link7", "right")]
-    pairs += [("link6", "left"), ("link6", "right"), ("link5", "hand")]
+    pairs += [("hand", "left"), ("hand", "right"), ("left", "right"), (last, "left"), (last, "right")]
+    pairs += [(wrist, "left"), (wrist, "right"), (elbow, "hand")]
     return "".join(f'<exclude body1="{one}" body2="{other}"/>' for one, other in pairs)
 
 

@@ -166,6 +166,7 @@ def test_a_worker_that_dies_or_hangs_is_replaced_and_its_episode_played_again(
     (lost,) = [record for record in journal.read(tmp_path / "broken") if record.is_broken]
     (again,) = [record for record in records if record.key == lost.key]
     assert (lost.attempt, again.attempt) == (1, 2)
+    assert lost.policy == again.policy == "toy"
     if fault == "kills_once":
         assert lost.error == "its worker was ended by signal 9"
     else:
@@ -192,6 +193,15 @@ def test_a_policy_that_dies_hangs_or_raises_costs_only_the_episodes_that_wait_fo
     assert all(expected[fault] in record.error for record in lost)
     records = run(plan, tmp_path / "broken", crew=CrewOptions(2))  # what raised is tried again by the next command
     assert outcomes(records) == whole
+
+
+def test_a_policy_that_dies_under_many_workers_does_not_end_the_run(suite: ToySuite, tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    flag.touch()
+    plan = replace(SHARED, policy=f"toy-shared:1,delay_s=0.05,kills_once={flag}", suite=suite.name).resolve()
+    records = run(plan, tmp_path / "run", crew=CrewOptions(4))
+    assert not any(record.is_broken for record in records)
+    assert len([record for record in journal.read(tmp_path / "run") if record.is_broken]) > 2
 
 
 def test_an_episode_that_always_kills_its_process_ends_in_an_error_and_the_rest_is_played(suite, tmp_path) -> None:

@@ -13,6 +13,7 @@ import pandas as pd
 import tyro
 
 from vla_bench import doctor, film, floor, merge, planfile, registry, runner, tables
+from vla_bench.cluster.options import FleetOptions
 from vla_bench.compare import command as compare
 from vla_bench.compare import forecast
 from vla_bench.errors import OptionError, VlaBenchError
@@ -56,6 +57,16 @@ class Run:
     workers: int = 1
     """Environments that play at once, each in a process; more than one needs --no-timed."""
 
+    cluster: str = ""
+    """Ray cluster whose nodes play, `auto` or an address: needs --no-timed, and vla-bench[ray] on all nodes; the
+    journal is written here."""
+
+    crews: int = FleetOptions.crews
+    """Crews on the cluster, each of --workers environments, and with a policy of its own, on one node."""
+
+    gpus: float = FleetOptions.gpus
+    """GPUs of each crew on the cluster; a fraction lets crews share one."""
+
     shard: str = ""
     """Part of the plan to play here, `2/8`: every eighth start, under all methods; `vla-bench merge` puts parts
     together that machines without a common disk have played."""
@@ -72,10 +83,9 @@ class Run:
         plan = self.plan.resolve()
         if self.workers < 1 or self.stall_s <= 0:
             raise OptionError("--workers and --stall-s", (self.workers, self.stall_s), "positive numbers")
-        crew = None if self.workers == 1 else CrewOptions(self.workers, self.share, self.stall_s)
         directory = self.results / plan.id
         print(f"{plan.n_episodes} episodes of {plan.suite.name} ({plan.protocol}) in {directory}", file=sys.stderr)
-        records = runner.run(plan, directory, crew=crew, shard=runner.shard_of(self.shard))
+        records = runner.run(plan, directory, crew=self._together(), shard=runner.shard_of(self.shard))
         print(table.written(tables.load(directory), directory / table.NAME))
         failed = [record for record in records if record.error]
         for record in failed[:5]:
@@ -83,6 +93,17 @@ class Run:
         if failed:
             print(f"{len(failed)} episodes ended in an error and are in no rate; run the same command to retry them")
         return 1 if failed else 0
+
+    def _together(self) -> runner.Together | None:
+        """Return how several processes play; None for one."""
+        if not self.cluster and (self.crews, self.gpus) != (FleetOptions.crews, FleetOptions.gpus):
+            raise OptionError("--crews and --gpus", (self.crews, self.gpus), "left out without --cluster")
+        if self.crews < 1 or self.gpus < 0:
+            raise OptionError("--crews and --gpus", (self.crews, self.gpus), "at least 1, and at least 0")
+        crew = CrewOptions(self.workers, self.share, self.stall_s)
+        if self.cluster:
+            return FleetOptions(self.cluster, self.crews, self.gpus, crew)
+        return None if self.workers == 1 else crew
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ class UnknownNameError(VlaBenchError):
 class MissingPackageError(VlaBenchError):
     """Refuse what needs a Python package that cannot be imported."""
 
-    def __init__(self, name: str, package: str, cause: Exception) -> None:
+    def __init__(self, name: str, package: str, cause: Exception, extra: str = "libero") -> None:
         super().__init__(
             f"{name!r} needs {package!r}, which cannot be imported ({type(cause).__name__}: {cause}): "
-            f"pip install 'vla-bench[libero]', or run 'vla-bench doctor'"
+            f"pip install 'vla-bench[{extra}]', or run 'vla-bench doctor'"
         )
 
 

@@ -4,12 +4,16 @@ import logging
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 from tqdm import tqdm
 
 from vla_bench import journal, provenance, registry
+from vla_bench.cluster.errors import MissingRayError
+from vla_bench.cluster.options import FleetOptions
 from vla_bench.contestant import Contestant
 from vla_bench.errors import OptionError, RunAbortedError
+from vla_bench.parallel import dealing
 from vla_bench.parallel.crew import Crew, CrewOptions
 from vla_bench.plan import ResolvedPlan
 from vla_bench.policy import Policy, PrivilegedPolicy
@@ -21,9 +25,11 @@ log = logging.getLogger(__name__)
 MAX_ERRORS_IN_A_ROW = 3
 """Episodes that may raise one after the other before the run stops: then nothing works."""
 
+Together: TypeAlias = CrewOptions | FleetOptions
+
 
 def run(
-    plan: ResolvedPlan, directory: Path, show_progress: bool | None = None, crew: CrewOptions | None = None,
+    plan: ResolvedPlan, directory: Path, show_progress: bool | None = None, crew: Together | None = None,
     shard: tuple[int, int] = (1, 1),
 ) -> list[EpisodeRecord]:  # fmt: skip
     """Play every episode of the plan that `directory` does not hold yet, and return the latest attempt of each.
@@ -34,18 +40,22 @@ def run(
         plan: What to play.
         directory: Where the journal and the provenance lie; made if missing.
         show_progress: Whether to draw a progress bar on standard error; None draws it on a terminal only.
-        crew: How several processes play a plan that is not timed; None plays it in this one.
+        crew: How several processes, here or on a cluster, play a plan that is not timed; None plays it in this one.
         shard: Which part of how many is played: 1 is the first.
 
     Raises:
         OptionError: If several workers are wanted for a timed plan.
         CannotWorkError: If a worker cannot make its environment or policy.
+        NoClusterError: If there is no cluster where one should be.
         ResumeError: If the directory holds episodes of another plan or of other conditions.
         RunAbortedError: After three errors in a row.
     """
     if plan.timed and crew is not None:
-        expected = "1 for a timed plan, in which nothing may run beside: add --no-timed to measure success alone"
-        raise OptionError("--workers", crew.workers, expected)
+        option, found, expected = ("--workers", crew.workers, "1")
+        if isinstance(crew, FleetOptions):
+            option, found, expected = "--cluster", crew.address, "none"
+        why = "for a timed plan, in which nothing may run beside: add --no-timed to measure success alone"
+        raise OptionError(option, found, f"{expected} {why}")
     with journal.writing(directory) as pages:
         provenance.check_plan(directory, plan.to_dict())
         records = journal.read(directory)
@@ -124,7 +134,7 @@ def _play(
 
 
 def _play_together(
-    options: CrewOptions,
+    options: Together,
     plan: ResolvedPlan,
     directory: Path,
     pages: journal.Journal,
@@ -134,23 +144,35 @@ def _play_together(
     how: dict[str, str],
 ) -> list[EpisodeRecord]:
     played: list[EpisodeRecord] = []
+    ended: list[EpisodeRecord] = []
 
-    def done(record: EpisodeRecord) -> None:
+    def done(record: EpisodeRecord, again: bool) -> None:
         pages.append(record)
         played.append(record)
         if not record.is_broken:
             bar.update()
-        _stop_if_nothing_works(played)
+        if not again:  # one node takes many episodes with it: that says nothing of the others
+            ended.append(record)
+            _stop_if_nothing_works(ended)
 
     bar.set_description("fingerprint of physics and pixels")
-    physics = plan.suite.fingerprint(plan.protocol)
-    with Crew(plan, options).at_work() as crew:
-        found = provenance.conditions(str(plan.protocol), crew.fingerprint, physics) | plan.clock
+    with _together(plan, options).at_work() as hands:
         how |= {"workers": str(options.workers)}
-        provenance.write(directory, plan.to_dict(), found, **how)
+        how |= {"crews": str(options.crews)} if isinstance(options, FleetOptions) else {}
+        provenance.write(directory, plan.to_dict(), hands.conditions(), **how)
         bar.set_description(f"{options.workers} workers")
-        crew.play(todo, attempts, done)
+        dealing.play(hands, todo, attempts, done)
     return played
+
+
+def _together(plan: ResolvedPlan, options: Together) -> dealing.Band:
+    if isinstance(options, CrewOptions):
+        return Crew(plan, options)
+    try:
+        from vla_bench.cluster.fleet import Fleet
+    except ImportError as caught:
+        raise MissingRayError(caught) from None
+    return Fleet(plan, options)
 
 
 def _attach(policy: Policy, env: object) -> None:

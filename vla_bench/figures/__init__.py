@@ -6,11 +6,13 @@
 | `frontier.py` | success against policy time |
 | `stages.py` | where a query's time goes |
 | `tasks.py` | success by task and method |
+| `delay.py` | success against the time of an answer |
 | `cache.py` | what is reused over an episode, and how old; action distance against age |
 | `command.py` | `vla-bench figure` |
 """
 
 from vla_bench.figures.cache import age_over_episode, distance_against_age, reuse_over_episode
+from vla_bench.figures.delay import success_against_delay
 from vla_bench.figures.frontier import success_against_latency
 from vla_bench.figures.paper import COLOURS, HEIGHT_IN, MARKERS, WIDTH_IN, Look, look, paper_figure
 from vla_bench.figures.stages import stage_bars
@@ -28,6 +30,7 @@ __all__ = [
     "paper_figure",
     "reuse_over_episode",
     "stage_bars",
+    "success_against_delay",
     "success_against_latency",
     "success_by_task",
 ]

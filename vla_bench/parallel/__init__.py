@@ -10,7 +10,8 @@ heart.py     a sign of life, and the stack of whoever shows none
 seat.py      the policy as a worker sees it
 desk.py      the process that holds the policy
 worker.py    the process that holds an environment
-crew.py      who plays what, and what happens when somebody dies
+crew.py      these processes on one machine, and what happens when one dies
+dealing.py   which turn comes next, whoever plays it: a crew here, or crews on other nodes (`vla_bench.cluster`)
 
 A policy that cannot be shared (an expert that reads the simulator, say) is loaded in every worker, and there is no
 desk. What runs at once cannot be timed: records made here say so, and no table shows their latency.

@@ -1,11 +1,10 @@
-"""Who plays what, and what happens when somebody dies: the only process that writes the journal."""
+"""Processes that play on this machine, and what happens when one of them dies."""
 
 import os
 import pickle
 import signal
 import tempfile
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -17,23 +16,18 @@ from threading import current_thread, main_thread
 from time import perf_counter
 from typing import Any
 
-from vla_bench import registry
+from vla_bench import provenance, registry
 from vla_bench.errors import VlaBenchError
+from vla_bench.parallel.dealing import Ended, Turn, lost_record
 from vla_bench.parallel.desk import DeskJob, serve
 from vla_bench.parallel.exchange import Exchange
 from vla_bench.parallel.heart import Heart
 from vla_bench.parallel.seat import Character
 from vla_bench.parallel.worker import WorkerJob, work
 from vla_bench.plan import ResolvedPlan
-from vla_bench.types import Cell, EpisodeRecord, Outcome
 
 LOOK_EVERY_S = 0.5
 """Time between two looks at who is still alive."""
-
-LOST_AGAIN = 1
-"""How often an episode that took its process down is played again in the same run."""
-
-Turn = tuple[Cell, str]
 
 
 class CannotWorkError(VlaBenchError):
@@ -71,8 +65,6 @@ class _Hand:
     turn: Turn | None = None
     attempt: int = 1
     began: float = 0.0
-    task: int | None = None
-    """Of its last episode: another one is dear."""
 
 
 @dataclass
@@ -88,7 +80,7 @@ class _Front:
 
 @dataclass
 class Crew:
-    """Plays turns in processes; leave none behind by `at_work`."""
+    """`Hands` on this machine, a process each; leave none behind by `at_work`."""
 
     plan: ResolvedPlan
     options: CrewOptions
@@ -97,7 +89,10 @@ class Crew:
     _desk: _Front | None = field(default=None, init=False)
     _seats: list[tuple[Connection, Connection, Exchange]] = field(default_factory=list, init=False)
     """Of each worker: its end of the pipe to the desk, the desk's end, and where its pictures lie."""
-    _fingerprint: str = field(default="", init=False)
+    _played_by: tuple[str, str] | None = field(default=None, init=False)
+    """Name and fingerprint of the policy."""
+    _ended: list[Ended] = field(default_factory=list, init=False)
+    """What the next look returns."""
 
     @contextmanager
     def at_work(self) -> Iterator["Crew"]:
@@ -112,35 +107,49 @@ class Crew:
                     one.process.kill()
                     one.process.join()
 
-    @property
-    def fingerprint(self) -> str:
-        """Return the policy's fingerprint, as the first process has said."""
-        while not self._fingerprint:
-            self._look(lambda _: None)
-        return self._fingerprint
-
-    def play(self, todo: Sequence[Turn], attempts: Counter, done: Callable[[EpisodeRecord], None]) -> None:
-        """Play all turns.
-
-        Args:
-            todo: What is to be played.
-            attempts: How often each was tried before, by method and cell.
-            done: Is given every record as it comes, in the order in which they end.
+    def policy(self) -> tuple[str, str]:
+        """Return the policy's name and fingerprint, as the first process has said.
 
         Raises:
             CannotWorkError: If a process cannot make its environment or policy.
         """
-        self._todo, self._attempts = _by_task(todo), Counter(attempts)
-        self._lost: Counter = Counter()
-        while any(self._todo.values()) or any(hand.turn for hand in self._hands):
-            for seat, hand in enumerate(self._hands):
-                if hand.ready and hand.turn is None and (turn := self._next(hand)) is not None:
-                    self._give(self._hands[seat], turn)
-            self._look(done)
+        while self._played_by is None:
+            self._look(LOOK_EVERY_S)
+        return self._played_by
+
+    def conditions(self) -> dict[str, str]:
+        """Return what must be equal between episodes that are compared; a fixed episode is played for it.
+
+        Raises:
+            CannotWorkError: If a process cannot make its environment or policy.
+        """
+        physics = self.plan.suite.fingerprint(self.plan.protocol)
+        return provenance.conditions(str(self.plan.protocol), self.policy()[1], physics) | self.plan.clock
+
+    def free(self) -> list[int]:
+        """Return the seats that wait for a turn."""
+        return [seat for seat, hand in enumerate(self._hands) if hand.ready and hand.turn is None]
+
+    def give(self, seat: int, turn: Turn, attempt: int) -> None:
+        """Let a free seat play."""
+        hand, (cell, method) = self._hands[seat], turn
+        hand.turn, hand.attempt, hand.began = turn, attempt, perf_counter()
+        with suppress(OSError):  # it has died: the next look finds it
+            hand.crew.send((method, cell, attempt))
+
+    def look(self, wait_s: float = LOOK_EVERY_S) -> list[Ended]:
+        """Wait a moment, replace who has died or hangs, and return what has ended.
+
+        Raises:
+            CannotWorkError: If a process cannot make its environment or policy.
+        """
+        self._look(wait_s)
+        ended, self._ended = self._ended, []
+        return ended
 
     def _open(self) -> None:
         protocol = self.plan.protocol
-        self._added = _sendable(registry.registered(self.plan.policy, self.plan.methods))
+        self._added = sendable(registry.registered(self.plan.policy, self.plan.methods))
         if self.options.share is not False:
             for _ in range(self.options.workers):
                 exchange = Exchange(self._context, len(protocol.cameras), protocol.image_size)
@@ -161,14 +170,14 @@ class Crew:
         try:
             kind, found = here.recv()
         except EOFError:
-            raise CannotWorkError(f"the policy's process {_ended(process)} before it could begin") from None
+            raise CannotWorkError(f"the policy's process {_end_of(process)} before it could begin") from None
         if kind == "unshared" and self.options.share is None:
             process.join()
             return None
         if kind != "ready":
             raise CannotWorkError(found)
         character, divisions = found
-        self._fingerprint = character.fingerprint
+        self._played_by = character.name, character.fingerprint
         return _Front(process, here, heart, character, tuple(divisions.items()))
 
     def _hired(self, seat: int) -> _Hand:
@@ -197,37 +206,20 @@ class Crew:
             signal.signal(signal.SIGINT, heard)
         return process
 
-    def _next(self, hand: _Hand) -> Turn | None:
-        """Return the next turn of the worker's task, or of the task with most to do."""
-        if not self._todo.get(hand.task, ()):
-            others = {other.task for other in self._hands if other is not hand and other.turn}
-            left = {task: len(turns) for task, turns in self._todo.items() if turns}
-            if not left:
-                return None
-            hand.task = max(left, key=lambda task: (task not in others, left[task]))
-        return self._todo[hand.task].popleft()
-
-    def _give(self, hand: _Hand, turn: Turn) -> None:
-        cell, method = turn
-        self._attempts[method, cell] += 1
-        hand.turn, hand.attempt, hand.began = turn, self._attempts[method, cell], perf_counter()
-        with suppress(OSError):  # it has died: the next look finds it
-            hand.crew.send((method, cell, hand.attempt))
-
-    def _look(self, done: Callable[[EpisodeRecord], None]) -> None:
+    def _look(self, wait_s: float) -> None:
         """Take what the workers send; replace who has died or hangs."""
         links: dict[Any, int] = {hand.crew: seat for seat, hand in enumerate(self._hands)}
-        for link in wait(list(links), LOOK_EVERY_S):
-            self._take(links[link], done)
+        for link in wait(list(links), wait_s):
+            self._take(links[link])
         if self._desk is not None:
-            self._watch(self._desk, done)
+            self._watch(self._desk)
         for seat, hand in enumerate(self._hands):
             if hand.gone:
-                self._replace(seat, "its worker " + _ended(hand.process), done)
+                self._replace(seat, "its worker " + _end_of(hand.process))
             elif hand.heart.silent_s > self.options.stall_s:
-                self._replace(seat, "its worker " + self._hung(hand.process, hand.heart), done)
+                self._replace(seat, "its worker " + self._hung(hand.process, hand.heart))
 
-    def _take(self, seat: int, done: Callable[[EpisodeRecord], None]) -> None:
+    def _take(self, seat: int) -> None:
         hand = self._hands[seat]
         try:
             kind, found = hand.crew.recv()
@@ -237,17 +229,17 @@ class Crew:
         if kind == "cannot":
             raise CannotWorkError(found)
         if kind == "ready":
-            hand.ready, self._fingerprint = True, self._fingerprint or found
+            hand.ready, self._played_by = True, self._played_by or found
             return
         hand.turn = None
-        done(found)
+        self._ended.append(Ended(seat, found))
 
-    def _watch(self, desk: _Front, done: Callable[[EpisodeRecord], None]) -> None:
+    def _watch(self, desk: _Front) -> None:
         """Replace a desk that has died or hangs, and all workers: some wait for its answer."""
         if desk.process.is_alive() and desk.heart.silent_s <= self.options.stall_s:
             return
         dead = not desk.process.is_alive()
-        reason = _ended(desk.process) if dead else self._hung(desk.process, desk.heart)
+        reason = _end_of(desk.process) if dead else self._hung(desk.process, desk.heart)
         for one in (desk, *self._hands):
             one.process.kill()
             one.process.join()
@@ -255,40 +247,28 @@ class Crew:
         self._seats = [(*self._context.Pipe(), exchange) for _, _, exchange in self._seats]
         self._desk = self._opened_desk()
         for seat in range(len(self._hands)):
-            self._replace(seat, f"the policy's process {reason}", done)
+            self._replace(seat, f"the policy's process {reason}")
 
     def _hung(self, process: BaseProcess, heart: Heart) -> str:
         silent_s = heart.silent_s
         return f"showed no life for {silent_s:.0f} s and was replaced; its stacks:\n{heart.stacks(process.pid or 0)}"
 
-    def _replace(self, seat: int, reason: str, done: Callable[[EpisodeRecord], None]) -> None:
-        """Start another worker; what the old one played ends in an error, and is played again."""
+    def _replace(self, seat: int, reason: str) -> None:
+        """Start another worker; what the old one played is lost."""
         hand = self._hands[seat]
         hand.process.kill()
         hand.process.join()
         if not hand.ready:
             raise CannotWorkError(f"{reason}, before it could begin: play with --workers 1 to see why")
         self._hands[seat] = self._hired(seat)
-        if hand.turn is None:
-            return
-        cell, method = hand.turn
-        if self._lost[method, cell] < LOST_AGAIN:
-            self._lost[method, cell] += 1
-            self._todo[cell.task].append(hand.turn)
-        done(self._broken(hand, reason))
-
-    def _broken(self, hand: _Hand, reason: str) -> EpisodeRecord:
-        """Return the record of an episode whose process was lost."""
-        assert hand.turn is not None
-        cell, method = hand.turn
-        name = self._desk.character.name if self._desk else self.plan.policy
-        return EpisodeRecord(
-            self.plan.suite.name, method, name, cell, Outcome.ERROR, 0, "", str(self.plan.protocol), 0.0, 0.0,
-            perf_counter() - hand.began, error=reason, attempt=hand.attempt, timed=False,
-        )  # fmt: skip
+        if hand.turn is not None:
+            assert self._played_by is not None
+            wall_s = perf_counter() - hand.began
+            record = lost_record(self.plan, self._played_by[0], hand.turn, hand.attempt, wall_s, reason)
+            self._ended.append(Ended(seat, record, lost=True))
 
 
-def _sendable(added: dict[tuple[str, str], Any]) -> dict[tuple[str, str], Any]:
+def sendable(added: dict[tuple[str, str], Any]) -> dict[tuple[str, str], Any]:
     """Return what a script has registered, or say why another process cannot have it."""
     for (kind, name), item in added.items():
         try:
@@ -301,14 +281,7 @@ def _sendable(added: dict[tuple[str, str], Any]) -> dict[tuple[str, str], Any]:
     return added
 
 
-def _by_task(todo: Sequence[Turn]) -> dict[int | None, deque[Turn]]:
-    found: dict[int | None, deque[Turn]] = {}
-    for turn in todo:
-        found.setdefault(turn[0].task, deque()).append(turn)
-    return found
-
-
-def _ended(process: BaseProcess) -> str:
+def _end_of(process: BaseProcess) -> str:
     process.join()
     code = process.exitcode or 0
     return f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"

@@ -58,7 +58,7 @@ def work(job: WorkerJob) -> None:
     if isinstance(policy, PrivilegedPolicy):
         policy.attach(env)
     job.heart.rest()
-    job.crew.send(("ready", policy.fingerprint))
+    job.crew.send(("ready", (policy.name, policy.fingerprint)))
     try:
         while True:
             method, cell, attempt = job.crew.recv()

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from vla_bench_policies.learned.recipe import LoopRecipe
 from vla_bench_policies.learned.windows import WindowBatch, Windows
 from vla_bench_policies.reference.training.state import State
+from vla_bench_policies.reference.training.team import Team
 from vla_bench_policies.reference.training.trainer import cosine_rate, read_log
 
 STATE, LOG = "state.safetensors", "log.jsonl"
@@ -50,7 +52,7 @@ class NetworkTrainer:
 
     def __init__(
         self, recipe: LoopRecipe, network: nn.Module, objective: Objective, windows: Windows, directory: Path,
-        origin: dict[str, str],
+        origin: dict[str, str], team: Team = Team(),  # noqa: B008 - it is frozen
     ) -> None:  # fmt: skip
         """Begin with a network as it is, or take up where the directory has stopped.
 
@@ -61,13 +63,16 @@ class NetworkTrainer:
             windows: Of the policy's demonstrations.
             directory: Holds the state and the log.
             origin: What must be equal when it goes on: policy, demonstrations, networks begun from.
+            team: Those who train together: each with a trainer and its share of the windows. The gradient is the mean
+                of theirs, each over its own windows.
 
         Raises:
+            ApartError: If others find another state in their directory.
             OtherTrainingError: If the directory holds another training.
             CheckpointError: If its state is broken.
         """
         self.recipe, self._windows, self._directory = recipe, windows, directory
-        self._network, self._objective = network, objective
+        self._network, self._objective, self._team = network, objective, team
         self._device = next(network.parameters()).device
         optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=0.01, fused=True)
         averaged = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -75,9 +80,15 @@ class NetworkTrainer:
         self._origin = {"recipe": recipe.hash, **origin}
         if (directory / STATE).exists():
             self.state.restore(directory / STATE, self._origin)
-        rows = [row for row in read_log(directory) if row["step"] <= self.state.step]
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / LOG).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        team.check_begin(self.state.step, self._device)
+        if team.leads:
+            self._drop_rows_of_the_future()
+
+    def _drop_rows_of_the_future(self) -> None:
+        """Remove what was noted after the state that training goes on from."""
+        rows = [row for row in read_log(self._directory) if row["step"] <= self.state.step]
+        self._directory.mkdir(parents=True, exist_ok=True)
+        (self._directory / LOG).write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def run(self) -> None:
         """Train until the recipe's last step.
@@ -85,7 +96,8 @@ class NetworkTrainer:
         Raises:
             CheckpointWriteError: If the state cannot be written.
         """
-        bar = tqdm(total=self.recipe.steps, initial=self.state.step, unit="step", disable=None, smoothing=0.05)
+        hidden = None if self._team.leads else True
+        bar = tqdm(total=self.recipe.steps, initial=self.state.step, unit="step", disable=hidden, smoothing=0.05)
         began = time.monotonic() - self.state.seconds
         rows: list[dict[str, Tensor]] = []
         with bar, closing(self._batches()) as batches:
@@ -93,6 +105,9 @@ class NetworkTrainer:
                 rows.append(self._advance(next(batches)))
                 self.state.seconds = time.monotonic() - began
                 bar.update()
+                if not self._team.leads:
+                    rows.clear()
+                    continue
                 last = self.state.step == self.recipe.steps
                 if self.state.step % self.recipe.validate_every == 0 or last:
                     self._note({"step": self.state.step, **self.validate()})
@@ -127,11 +142,12 @@ class NetworkTrainer:
     def _batches(self) -> Generator[WindowBatch]:
         """Return the batches from this step on; some are made ahead, in threads, since flow takes its time."""
         steps = iter(range(self.state.step, self.recipe.steps))
+        make = partial(self._windows.training, own=self._team.share(self.recipe.batch))
         with ThreadPoolExecutor(AHEAD) as pool:
-            made = deque(pool.submit(self._windows.training, step) for step in islice(steps, AHEAD))
+            made = deque(pool.submit(make, step) for step in islice(steps, AHEAD))
             while made:
                 batch = made.popleft().result()
-                made.extend(pool.submit(self._windows.training, step) for step in islice(steps, 1))
+                made.extend(pool.submit(make, step) for step in islice(steps, 1))
                 yield batch.to(self._device)
 
     def _advance(self, batch: WindowBatch) -> dict[str, Tensor]:
@@ -139,13 +155,15 @@ class NetworkTrainer:
         for group in self.state.optimiser.param_groups:
             group["lr"] = rate
         loss, parts = self._objective.training(batch, self.state.step)
-        loss.backward()
+        (loss / self._team.count).backward()
+        self._team.add_gradients(self._network)
         norm = nn.utils.clip_grad_norm_(self._network.parameters(), self.recipe.clip)
         self.state.optimiser.step()
         self.state.optimiser.zero_grad()
         self.state.step += 1
         self.state.average(EMA)
-        return {**parts, "gradient": norm, "learning_rate": torch.tensor(rate)}
+        means = {name: self._team.total(part) / self._team.count for name, part in parts.items()}
+        return {**means, "gradient": norm, "learning_rate": torch.tensor(rate)}
 
     def _note(self, row: dict[str, Any]) -> None:
         with (self._directory / LOG).open("a") as stream:

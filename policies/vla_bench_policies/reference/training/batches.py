@@ -12,6 +12,7 @@ from vla_bench_policies.reference.actions import Range, to_bins
 from vla_bench_policies.reference.tokenizer import PAD, tokenizer
 from vla_bench_policies.reference.training.frames import Demonstrations
 from vla_bench_policies.reference.training.recipe import Recipe
+from vla_bench_policies.reference.training.team import Team
 
 FRAMES_SHARE = 0.6
 """Of a device's free memory, what frames may take: the rest is for weights and activations."""
@@ -46,10 +47,12 @@ class Batches:
     """Batches of demonstrations on a device."""
 
     def __init__(
-        self, data: Demonstrations, recipe: Recipe, actions: Range, states: Range, device: torch.device
-    ) -> None:
+        self, data: Demonstrations, recipe: Recipe, actions: Range, states: Range, device: torch.device,
+        team: Team = Team(),  # noqa: B008 - it is frozen
+    ) -> None:  # fmt: skip
         """Take ranges of the training episodes; on an accelerator all frames are kept in its memory."""
         self._data, self._recipe, self._device = data, recipe, device
+        self._own = team.share(recipe.batch)
         self._actions, self._states = actions, states
         words = [tokenizer().encode(sentence) for sentence in data.sentences]
         longest = max(map(len, words))
@@ -59,13 +62,14 @@ class Batches:
             self._frames = _on_device(data.images, device)
 
     def training(self, step: int) -> Batch:
-        """Return the batch of a step."""
+        """Return the batch of a step, or this process's share of it: what is drawn is drawn for all of them."""
         rng = np.random.default_rng([self._recipe.seed, step])
-        index = rng.choice(self._training, self._recipe.batch)
-        batch = self.at(index)
-        noise = rng.normal(0.0, self._recipe.proprio_noise, batch.proprio.shape).astype(np.float32)
+        n = self._recipe.batch
+        batch = self.at(rng.choice(self._training, n)[self._own])
+        shape = (n, *batch.proprio.shape[1:])
+        noise = rng.normal(0.0, self._recipe.proprio_noise, shape).astype(np.float32)[self._own]
         return Batch(
-            images=altered(batch.images, self._recipe.shift_px, self._recipe.colour, rng),
+            images=altered(batch.images, self._recipe.shift_px, self._recipe.colour, rng, n, self._own),
             tokens=batch.tokens,
             proprio=batch.proprio + torch.from_numpy(noise).to(self._device),
             chunk=batch.chunk,
@@ -119,20 +123,30 @@ def _on_device(images: tuple[np.ndarray, ...], device: torch.device) -> UInt8[Te
 
 
 def altered(
-    images: Float[Tensor, "b cameras 3 px px"], shift_px: int, colour: float, rng: np.random.Generator
-) -> Float[Tensor, "b cameras 3 px px"]:
+    images: Float[Tensor, "b cameras 3 px px"], shift_px: int, colour: float, rng: np.random.Generator,
+    n_drawn: int = 0, own: slice = slice(None),
+) -> Float[Tensor, "b cameras 3 px px"]:  # fmt: skip
     """Return the images shifted, each by its own whole pixels, and in another light.
 
     Nothing is mirrored, turned or scaled: that would need other actions. After a shift all things in an image are
     where they were relative to each other, the gripper included (random crops: Mandlekar et al. 2021, robomimic).
+
+    Args:
+        images: Grey levels from 0 to 255.
+        shift_px: Largest shift.
+        colour: Largest relative change of brightness, contrast and each channel.
+        rng: Draws for each image.
+        n_drawn: Images of the whole batch, of which these are a part; 0 means that they are all.
+        own: Which of them these are.
     """
     batch, cameras, _, _, px = images.shape
-    device = images.device
+    n, device = n_drawn or batch, images.device
 
     def draw(low: float, high: float, *shape: int) -> Tensor:
-        return torch.from_numpy(rng.uniform(low, high, (batch, cameras, *shape)).astype(np.float32)).to(device)
+        drawn = rng.uniform(low, high, (n, cameras, *shape))[own]
+        return torch.from_numpy(drawn.astype(np.float32)).to(device)
 
-    offset = torch.from_numpy(rng.integers(-shift_px, shift_px + 1, (2, batch, cameras, 1))).to(device)
+    offset = torch.from_numpy(rng.integers(-shift_px, shift_px + 1, (2, n, cameras, 1))[:, own]).to(device)
     rows, columns = (offset + torch.arange(px, device=device)).clamp(0, px - 1)
     shifted = images.take_along_dim(rows[:, :, None, :, None], dim=3)
     shifted = shifted.take_along_dim(columns[:, :, None, None, :], dim=4)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -17,6 +18,7 @@ from vla_bench_policies.reference.policy import find
 from vla_bench_policies.reference.training import frames
 from vla_bench_policies.reference.training.curve import training_curve
 from vla_bench_policies.reference.training.recipe import PRESETS, Recipe
+from vla_bench_policies.reference.training.team import Team, joined
 from vla_bench_policies.reference.training.trainer import Trainer, read_log
 
 CHECKPOINT, RECIPE = "checkpoint.safetensors", "recipe.json"
@@ -28,7 +30,8 @@ DEVICES = {"cpu": "cpu", "cpu-deep": "cpu", "gpu": "cuda"}
 class TrainReference:
     """Train the reference VLA on demonstrations. Interrupt it at any moment; run it again and it goes on.
 
-    With the same device and threads it goes on exactly, to the last bit.
+    With the same device and threads it goes on exactly, to the last bit. On several GPUs: `torchrun --nproc-per-node 4
+    -m vla_bench.cli train reference ...`, where each takes its share of every batch.
     """
 
     data: tuple[Path, ...]
@@ -62,33 +65,41 @@ class TrainReference:
 
     def run(self) -> int:
         """Train, and print where the checkpoint is."""
-        recipe, device = self._recipe(), self._device()
-        torch.set_num_threads(self.threads or os.cpu_count() or 1)
-        if device.type == "cuda":
-            torch.set_float32_matmul_precision("high")
-        data = frames.load(self.data, recipe.model.cameras, recipe.model.image_px, self.cache)
-        self.out.mkdir(parents=True, exist_ok=True)
-        with only_writer(self.out / "train.lock"):
-            begin = checkpoints.load(find(self.begin)) if self.begin else None
-            trainer = Trainer(recipe, data, self.out, device, ActionSpec(), begin)
-            (self.out / RECIPE).write_text(json.dumps({"hash": recipe.hash, **asdict(recipe)}, indent=2) + "\n")
-            print(
-                f"{len(data.training)} frames to train on, {len(data.validation)} held out, "
-                f"{len(data.sentences)} sentences; step {trainer.state.step} of {recipe.steps}"
-            )
+        recipe, name = self._recipe(), self._device()
+        with joined(name) as team:
+            torch.set_num_threads(self.threads or max(1, (os.cpu_count() or 1) // team.local_count))
+            if name == "cuda":
+                torch.set_float32_matmul_precision("high")
+            with team.after_the_first():
+                data = frames.load(self.data, recipe.model.cameras, recipe.model.image_px, self.cache)
+                self.out.mkdir(parents=True, exist_ok=True)
+            with only_writer(self.out / "train.lock") if team.leads else nullcontext():
+                self._train(recipe, data, torch.device(name), team)
+        return 0
 
-            def save(found: dict[str, float] | None = None) -> None:
-                trainer.checkpoint(self._again(), found).save(self.out / CHECKPOINT)
+    def _train(self, recipe: Recipe, data: frames.Demonstrations, device: torch.device, team: Team) -> None:
+        begin = checkpoints.load(find(self.begin)) if self.begin else None
+        trainer = Trainer(recipe, data, self.out, device, ActionSpec(), begin, team)
+        if not team.leads:
+            trainer.run()
+            return
+        (self.out / RECIPE).write_text(json.dumps({"hash": recipe.hash, **asdict(recipe)}, indent=2) + "\n")
+        print(
+            f"{len(data.training)} frames to train on, {len(data.validation)} held out, "
+            f"{len(data.sentences)} sentences; step {trainer.state.step} of {recipe.steps}"
+        )
 
-            trainer.run(on_validation=save)
-            if not (self.out / CHECKPOINT).exists():  # it was over before, and somebody has moved the file
-                save()
+        def save(found: dict[str, float] | None = None) -> None:
+            trainer.checkpoint(self._again(), found).save(self.out / CHECKPOINT)
+
+        trainer.run(on_validation=save)
+        if not (self.out / CHECKPOINT).exists():  # it was over before, and somebody has moved the file
+            save()
         paths = [self.out / f"curve.{suffix}" for suffix in ("png", "pdf")]
         with figures.paper_figure(*paths) as ax:
             training_curve(ax, read_log(self.out))
         minutes = trainer.state.seconds / 60
         print(f"{self.out / CHECKPOINT}: {recipe.steps} steps in {minutes:.0f} min; {paths[0]}")
-        return 0
 
     def _again(self) -> str:
         data = " ".join(path.name for path in self.data)
@@ -106,10 +117,10 @@ class TrainReference:
         preset = PRESETS[self.preset]
         return replace(preset, steps=self.steps or preset.steps, seed=self.seed)
 
-    def _device(self) -> torch.device:
+    def _device(self) -> str:
         name = self.device or DEVICES[self.preset]
         if name not in DEVICES.values():
             raise OptionError("--device", name, f"one of {', '.join(sorted(set(DEVICES.values())))}")
         if name == "cuda" and not torch.cuda.is_available():
             raise OptionError("--device", name, "a device that is there: torch finds no GPU; --device cpu is slow")
-        return torch.device(name)
+        return name

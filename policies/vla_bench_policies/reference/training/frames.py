@@ -1,7 +1,7 @@
 """Demonstrations as arrays: decoded once, kept on the disk, split by episode."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,6 +36,20 @@ class FrameCacheError(VlaBenchError):
             f"cannot write {n_bytes / 1e9:.1f} GB of decoded frames to {path} ({cause.strerror or cause}): make room, "
             f"or choose another place with --cache"
         )
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What is done to every picture, once, as it is decoded."""
+
+    name: str
+    """Tells what it leaves on the disk from what others do."""
+
+    px: int
+    """Side of what it leaves [px]."""
+
+    apply: Callable[[np.ndarray], np.ndarray]
+    """Takes `uint8` (height, width, 3) and returns `uint8` (px, px, 3)."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +115,21 @@ class Demonstrations:
         return self.actions[np.minimum(wanted, self.end[index][:, None] - 1)], within
 
 
-def load(directories: Sequence[Path], cameras: Sequence[str], image_px: int, cache: Path) -> Demonstrations:
+def load(
+    directories: Sequence[Path],
+    cameras: Sequence[str],
+    image_px: int | None,
+    cache: Path,
+    preparation: Preparation | None = None,
+) -> Demonstrations:
     """Return the demonstrations of some datasets; what is not decoded yet is decoded first, with a progress bar.
+
+    Args:
+        directories: Of the datasets.
+        cameras: That are wanted.
+        image_px: Side of their pictures; None for any.
+        cache: Directory of decoded frames.
+        preparation: Of each picture; none by default.
 
     Raises:
         NoDatasetError: If a directory has none.
@@ -120,7 +147,7 @@ def load(directories: Sequence[Path], cameras: Sequence[str], image_px: int, cac
     episodes = [dataset.load(index, cameras=()) for dataset in datasets for index in range(len(dataset))]
     frames = [sum(row["length"] for row in dataset.episodes) for dataset in datasets]
     return Demonstrations(
-        images=tuple(_decoded(dataset, cameras, image_px, cache) for dataset in datasets),
+        images=tuple(_decoded(dataset, cameras, cache, preparation) for dataset in datasets),
         first=np.cumsum([0, *frames[:-1]]),
         states=np.concatenate([episode.states for episode in episodes]),
         actions=np.concatenate([episode.actions for episode in episodes]),
@@ -151,32 +178,42 @@ def _source(dataset: Dataset) -> dict[str, Any]:
     return found | {"command": "vla-bench collect " + " ".join(f"--{key} {value}" for key, value in options.items())}
 
 
-def _check(dataset: Dataset, cameras: Sequence[str], image_px: int) -> None:
+def _check(dataset: Dataset, cameras: Sequence[str], image_px: int | None) -> None:
     if set(cameras) - set(dataset.cameras):
         raise UnfitDemonstrationsError(dataset.directory, f"cameras {list(dataset.cameras)}", f"{list(cameras)}")
     for camera in cameras:
-        shape = tuple(dataset.info["features"][f"observation.images.{camera}"]["shape"])
-        if shape != (image_px, image_px, 3):
+        shape = _shape(dataset, camera)
+        if image_px is not None and shape != (image_px, image_px, 3):
             raise UnfitDemonstrationsError(dataset.directory, f"images {shape}", f"({image_px}, {image_px}, 3)")
 
 
-def _decoded(dataset: Dataset, cameras: Sequence[str], image_px: int, cache: Path) -> np.ndarray:
+def _shape(dataset: Dataset, camera: str) -> tuple[int, ...]:
+    return tuple(dataset.info["features"][f"observation.images.{camera}"]["shape"])
+
+
+def _decoded(dataset: Dataset, cameras: Sequence[str], cache: Path, preparation: Preparation | None) -> np.ndarray:
     n_frames = sum(row["length"] for row in dataset.episodes)
-    shape = (n_frames, len(cameras), image_px, image_px, 3)
-    path = cache / f"{dataset.fingerprint}-{'-'.join(cameras)}.frames"
+    size = _shape(dataset, cameras[0])[:2] if preparation is None else (preparation.px, preparation.px)
+    shape = (n_frames, len(cameras), *size, 3)
+    name = "-".join((dataset.fingerprint, *cameras, *([preparation.name] if preparation else ())))
+    path = cache / f"{name}.frames"
     if not path.exists():
-        _decode(dataset, cameras, shape, path)
+        _decode(dataset, cameras, shape, path, preparation)
     return np.memmap(path, dtype=np.uint8, mode="r", shape=shape)
 
 
-def _decode(dataset: Dataset, cameras: Sequence[str], shape: tuple[int, ...], path: Path) -> None:
+def _decode(
+    dataset: Dataset, cameras: Sequence[str], shape: tuple[int, ...], path: Path, preparation: Preparation | None
+) -> None:
     partial = path.with_suffix(".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as stream:
             for index in tqdm(range(len(dataset)), desc=f"decode {dataset.directory.name}", disable=None):
-                episode = dataset.load(index, cameras=cameras)
-                stream.write(np.stack([episode.images[camera] for camera in cameras], axis=1).tobytes())
+                images = dataset.load(index, cameras=cameras).images
+                if preparation is not None:
+                    images = {name: [preparation.apply(one) for one in frames] for name, frames in images.items()}
+                stream.write(np.stack([images[camera] for camera in cameras], axis=1).tobytes())
         partial.rename(path)
     except OSError as caught:
         with suppress(OSError):

@@ -22,6 +22,7 @@ from vla_bench_policies.reference.training.frames import Demonstrations
 from vla_bench_policies.reference.training.growth import grown
 from vla_bench_policies.reference.training.recipe import Recipe
 from vla_bench_policies.reference.training.state import State
+from vla_bench_policies.reference.training.team import Team
 
 STATE, LOG = "state.safetensors", "log.jsonl"
 SAVE_EVERY = 100
@@ -36,7 +37,7 @@ class Trainer:
 
     def __init__(
         self, recipe: Recipe, data: Demonstrations, directory: Path, device: torch.device, spec: ActionSpec,
-        begin: Checkpoint | None = None,
+        begin: Checkpoint | None = None, team: Team = Team(),  # noqa: B008 - it is frozen
     ) -> None:  # fmt: skip
         """Make the first weights, or take up where the directory has stopped.
 
@@ -47,13 +48,16 @@ class Trainer:
             device: Where.
             spec: What the actions mean, for the validation error.
             begin: A trained model of the same shape or fewer layers, whose weights and ranges are the first ones.
+            team: Those who train together; each makes a trainer of its own.
 
         Raises:
+            ApartError: If others find another state in their directory.
             OtherTrainingError: If the directory holds a training with another recipe or other demonstrations.
             CheckpointError: If its state is broken.
             UngrowableError: If the model to begin with differs in more than its depth.
         """
         self.recipe, self._directory, self._device, self._spec = recipe, directory, device, spec
+        self._team = team
         seen = data.training
         self._actions, self._states = Range.of(data.actions[seen]), Range.of(data.states[seen])
         torch.manual_seed(recipe.seed)
@@ -66,7 +70,7 @@ class Trainer:
         averaged = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         self.state = State(model, averaged, optimiser)
         self._forward: Callable[..., Answer] = torch.compile(model) if device.type == "cuda" else model
-        self._batches = Batches(data, recipe, self._actions, self._states, device)
+        self._batches = Batches(data, recipe, self._actions, self._states, device, team)
         self._origin = {"recipe": recipe.hash, "demonstrations": data.fingerprint}
         self._before: dict[str, Any] = {}
         if begin is not None:
@@ -75,18 +79,21 @@ class Trainer:
         self._n_frames, self._sources = len(seen), list(data.sources)
         if (directory / STATE).exists():
             self.state.restore(directory / STATE, self._origin)
-        self._drop_rows_of_the_future()
+        team.check_begin(self.state.step, device)
+        if team.leads:
+            self._drop_rows_of_the_future()
 
     def run(self, on_validation: Callable[[dict[str, float]], None] | None = None) -> None:
         """Train until the recipe's last step; whatever interrupts it, the state on the disk is whole.
 
         Args:
-            on_validation: Is told what `validate` found, whenever it was asked.
+            on_validation: Is told what `validate` found, whenever it was asked; by who leads the team alone.
 
         Raises:
             CheckpointWriteError: If the state cannot be written.
         """
-        bar = tqdm(total=self.recipe.steps, initial=self.state.step, unit="step", disable=None, smoothing=0.05)
+        hidden = None if self._team.leads else True
+        bar = tqdm(total=self.recipe.steps, initial=self.state.step, unit="step", disable=hidden, smoothing=0.05)
         began = time.monotonic() - self.state.seconds
         window: list[dict[str, Tensor]] = []
         try:
@@ -94,6 +101,9 @@ class Trainer:
                 window.append(self._advance())
                 self.state.seconds = time.monotonic() - began
                 bar.update()
+                if not self._team.leads:
+                    window.clear()
+                    continue
                 if self.state.step % self.recipe.validate_every == 0 or self.state.step == self.recipe.steps:
                     found = self.validate()
                     self._note({"step": self.state.step, **found})
@@ -141,6 +151,7 @@ class Trainer:
             "seconds": round(self.state.seconds),
             "device": self._device.type,
             "torch": torch.__version__,
+            **({"processes": self._team.count} if self._team.count > 1 else {}),
             "validation": {key: round(value, 4) for key, value in (validation or self.validate()).items()},
             **self._before,
         }
@@ -154,8 +165,9 @@ class Trainer:
             group["lr"] = rate
         batch = self._batches.training(self.state.step)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
-            loss, parts = _losses(self._forward, batch, self.recipe)
+            loss, parts = _losses(self._forward, batch, self.recipe, self._team)
         loss.backward()
+        self._team.add_gradients(self.state.model)
         norm = nn.utils.clip_grad_norm_(self.state.model.parameters(), self.recipe.clip)
         self.state.optimiser.step()
         self.state.optimiser.zero_grad()
@@ -176,7 +188,7 @@ class Trainer:
             "translation_blind_mm": float(wrong_blind[:, TRANSLATION].abs().mean()) * mm,
             "rotation_mrad": float(wrong[:, ROTATION].abs().mean()) * mrad,
             "gripper": float((opens == (self._restored(batch.chunk)[:, GRIPPER] < 0)).float().mean()),
-            "chunk_l1": float(_chunk_loss(answer.chunk, batch)),
+            "chunk_l1": float(_chunk_loss(answer.chunk, batch, Team())),
             "token": float((answer.logits.argmax(dim=-1) == batch.bins).float().mean()),
             "place_now_mm": float(misplaced[0].mean()),
             "place_then_mm": float(misplaced[1].mean()),
@@ -227,21 +239,22 @@ def read_log(directory: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _losses(model: Callable[..., Answer], batch: Batch, recipe: Recipe) -> tuple[Tensor, dict[str, Tensor]]:
+def _losses(model: Callable[..., Answer], batch: Batch, recipe: Recipe, team: Team) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return this process's part of the whole batch's loss, and the whole of each of its terms."""
     answer = model(batch.images, batch.tokens, batch.proprio, batch.bins)
     parts = {
-        "chunk": _chunk_loss(answer.chunk.float(), batch),
-        "token": F.cross_entropy(answer.logits.float().flatten(0, 1), batch.bins.flatten()),
-        "place": F.l1_loss(answer.places.float(), batch.places),
+        "chunk": _chunk_loss(answer.chunk.float(), batch, team),
+        "token": F.cross_entropy(answer.logits.float().flatten(0, 1), batch.bins.flatten()) / team.count,
+        "place": F.l1_loss(answer.places.float(), batch.places) / team.count,
     }
     loss = parts["chunk"] + recipe.token_loss * parts["token"] + recipe.place_loss * parts["place"]
-    return loss, {name: part.detach() for name, part in parts.items()}
+    return loss, {name: team.total(part.detach()) for name, part in parts.items()}
 
 
-def _chunk_loss(chunk: Tensor, batch: Batch) -> Tensor:
-    """Return the mean absolute error over the actions that the episode still has."""
+def _chunk_loss(chunk: Tensor, batch: Batch, team: Team) -> Tensor:
+    """Return the absolute error, averaged over the actions that the episodes of all processes still have."""
     wrong = (chunk - batch.chunk).abs().mean(dim=-1)
-    return (wrong * batch.within).sum() / batch.within.sum()
+    return (wrong * batch.within).sum() / team.total(batch.within.sum())
 
 
 def _optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:

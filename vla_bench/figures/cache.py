@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from vla_bench.errors import VlaBenchError
-from vla_bench.figures.paper import look
+from vla_bench.figures.paper import dashes, look
 
 AGE = "cache age_max"
 EFFECTIVE = "cache effective"
@@ -41,7 +41,9 @@ def age_over_episode(ax: Axes, queries: pd.DataFrame) -> None:
 
 
 def _over_episode(ax: Axes, queries: pd.DataFrame, of: Callable[[pd.DataFrame], pd.Series]) -> None:
-    for method, own in _cached(queries).groupby("method", sort=False):
+    known = _cached(queries)
+    lines = dashes(sorted(map(str, known["method"].unique())))
+    for method, own in known.groupby("method"):
         if own.duplicated("step").any():
             raise ValueError(f"{method} has several queries at a step: choose one episode")
         if (own[EFFECTIVE] > 0).any():
@@ -51,6 +53,8 @@ def _over_episode(ax: Axes, queries: pd.DataFrame, of: Callable[[pd.DataFrame], 
                 of(own),
                 color=style.colour,
                 marker=style.marker,
+                markevery=max(1, len(own) // 12),
+                linestyle=lines[str(method)],
                 markersize=3,
                 linewidth=1,
                 label=str(method),

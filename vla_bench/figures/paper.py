@@ -1,6 +1,6 @@
 """How every figure looks: its size, its letters, and the one look that a method has everywhere."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +54,21 @@ def look(method: str) -> Look:
     index = FAMILIES.index(first) if first in FAMILIES else crc32(first.encode())
     modified = len(name.split("+")) - 1
     return Look(COLOURS[index % len(COLOURS)], MARKERS[(index + 5 * modified) % len(MARKERS)])
+
+
+DASHES = ("-", "--", ":", "-.")
+"""Of lines of one family: its settings share a colour."""
+
+
+def dashes(methods: Iterable[str]) -> dict[str, str]:
+    """Return the line style of each method; settings of one family differ, as long as there are four."""
+    found: dict[str, str] = {}
+    seen: dict[str, int] = {}
+    for method in methods:
+        first = family(method).partition("+")[0]
+        found[method] = DASHES[seen.get(first, 0) % len(DASHES)]
+        seen[first] = seen.get(first, 0) + 1
+    return found
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from robot_servers import Server
+from robot_servers import PATIENCE, Server, limits_with
 
 from vla_bench import cli, registry
 from vla_bench.testing.promises import same
@@ -165,8 +165,11 @@ def test_the_shipped_file_shows_the_simulated_arm_under_liberos_names() -> None:
 
 @pytest.mark.sim
 def test_a_physical_arm_is_played_under_its_own_name_alone(tmp_path) -> None:
-    found = installation.load(robot_file(tmp_path))
-    server = Server(tmp_path, "--robot", str(robot_file(tmp_path)), "--live", limits=False)
+    patient = tmp_path / "patient.toml"
+    patient.write_text(limits_with(**PATIENCE))
+    robot = robot_file(tmp_path, changes={"limits": f'"{patient}"'})
+    found = installation.load(robot)
+    server = Server(tmp_path, "--robot", str(robot), "--live", limits=False)
     try:
         assert "(driver lerobot, live, limits " in server.announced
         assert "suite my-lab-drawer@1)" in server.announced

@@ -201,7 +201,8 @@ def test_a_policy_that_dies_under_many_workers_does_not_end_the_run(suite: ToySu
     plan = replace(SHARED, policy=f"toy-shared:1,delay_s=0.05,kills_once={flag}", suite=suite.name).resolve()
     records = run(plan, tmp_path / "run", crew=CrewOptions(4))
     assert not any(record.is_broken for record in records)
-    assert len([record for record in journal.read(tmp_path / "run") if record.is_broken]) > 2
+    # as many are lost as had begun: all four, but on a busy machine some workers are still starting
+    assert any(record.is_broken for record in journal.read(tmp_path / "run"))
 
 
 def test_an_episode_that_always_kills_its_process_ends_in_an_error_and_the_rest_is_played(suite, tmp_path) -> None:

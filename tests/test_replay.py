@@ -186,8 +186,8 @@ def test_a_policy_that_sees_more_than_was_recorded_is_refused(policy: str, tmp_p
     with pytest.raises(UnfitRecordingError) as caught:
         replay(ReplayPlan(one, policy).check(), tmp_path / "out")
     assert str(caught.value) == (
-        f"{one} has the cameras agentview; 'reference-oft:small' needs robot0_eye_in_hand too: record under a protocol "
-        f"of this policy, such as 'vla-bench collect --protocol reference-fast'"
+        f"{one} has the cameras agentview; 'reference-oft:small,execute=2' needs robot0_eye_in_hand too: record under "
+        f"a protocol of this policy, such as 'vla-bench collect --protocol reference-fast'"
     )
 
 

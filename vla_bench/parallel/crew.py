@@ -247,18 +247,24 @@ class Crew:
         self._seats = [(*self._context.Pipe(), exchange) for _, _, exchange in self._seats]
         self._desk = self._opened_desk()
         for seat in range(len(self._hands)):
-            self._replace(seat, f"the policy's process {reason}")
+            self._replace(seat, f"the policy's process {reason}", begun=self._played_by is not None)
 
     def _hung(self, process: BaseProcess, heart: Heart) -> str:
         silent_s = heart.silent_s
         return f"showed no life for {silent_s:.0f} s and was replaced; its stacks:\n{heart.stacks(process.pid or 0)}"
 
-    def _replace(self, seat: int, reason: str) -> None:
-        """Start another worker; what the old one played is lost."""
+    def _replace(self, seat: int, reason: str, begun: bool = False) -> None:
+        """Start another worker; what the old one played is lost.
+
+        Args:
+            seat: Whose.
+            reason: For the record of what is lost.
+            begun: Whether it is no fault of the worker's if it was not ready yet.
+        """
         hand = self._hands[seat]
         hand.process.kill()
         hand.process.join()
-        if not hand.ready:
+        if not (hand.ready or begun):
             raise CannotWorkError(f"{reason}, before it could begin: play with --workers 1 to see why")
         self._hands[seat] = self._hired(seat)
         if hand.turn is not None:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -196,12 +197,28 @@ def test_a_policy_that_dies_hangs_or_raises_costs_only_the_episodes_that_wait_fo
 
 
 def test_a_policy_that_dies_under_many_workers_does_not_end_the_run(suite: ToySuite, tmp_path: Path) -> None:
+    flag, batches = tmp_path / "flag", tmp_path / "batches"
+    batches.touch()
+
+    def kill_once_all_play() -> None:
+        while "4" not in batches.read_text().split():
+            time.sleep(0.005)
+        flag.touch()
+
+    killer = threading.Thread(target=kill_once_all_play, daemon=True)
+    killer.start()
+    named = f"toy-shared:1,delay_s=0.05,batches={batches},kills_once={flag}"
+    records = run(replace(SHARED, policy=named, suite=suite.name, episodes=12).resolve(), tmp_path, crew=CrewOptions(4))
+    assert not any(record.is_broken for record in records)
+    assert len([record for record in journal.read(tmp_path) if record.is_broken]) > 2
+
+
+def test_a_policy_that_dies_while_workers_still_begin_does_not_end_the_run(suite: ToySuite, tmp_path: Path) -> None:
     flag = tmp_path / "flag"
     flag.touch()
     plan = replace(SHARED, policy=f"toy-shared:1,delay_s=0.05,kills_once={flag}", suite=suite.name).resolve()
     records = run(plan, tmp_path / "run", crew=CrewOptions(4))
     assert not any(record.is_broken for record in records)
-    # as many are lost as had begun: all four, but on a busy machine some workers are still starting
     assert any(record.is_broken for record in journal.read(tmp_path / "run"))
 
 

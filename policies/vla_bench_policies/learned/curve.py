@@ -8,10 +8,7 @@ from typing import Annotated, Any
 import tyro
 from matplotlib.axes import Axes
 
-from vla_bench import figures
-from vla_bench.errors import OptionError
-from vla_bench_policies.learned.trainer import LOG
-from vla_bench_policies.reference.training.trainer import read_log
+from vla_bench_policies.reference.training.curve import write_curve
 
 Line = tuple[str, str, str]
 """Entry of the log, label, style."""
@@ -71,11 +68,4 @@ class NetworksCurve:
         Raises:
             OptionError: If the directory holds no training.
         """
-        rows = read_log(self.run_directory)
-        if not rows:
-            raise OptionError("run_directory", str(self.run_directory), f"a directory in which {LOG} has a row")
-        paths = self.out or tuple(self.run_directory / f"curve.{suffix}" for suffix in ("png", "pdf"))
-        with figures.paper_figure(*paths) as ax:
-            networks_curve(ax, rows)
-        print("\n".join(str(path) for path in paths))
-        return 0
+        return write_curve(self.run_directory, self.out, networks_curve)

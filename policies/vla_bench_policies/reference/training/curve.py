@@ -1,6 +1,6 @@
 """A training as a figure: loss on what is trained on, error on what is held out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,6 +35,22 @@ def training_curve(ax: Axes, rows: Sequence[dict[str, Any]]) -> None:
         ax.set_title(f"held out: {row['translation_mm']:.2f} mm an axis and action, gripper {row['gripper']:.1%}")
 
 
+def write_curve(run: Path, out: Sequence[Path], draw: Callable[[Axes, Sequence[dict[str, Any]]], None]) -> int:
+    """Draw the log of a training into files, by default curve.png and curve.pdf beside it, and print where.
+
+    Raises:
+        OptionError: If the directory holds no training.
+    """
+    rows = read_log(run)
+    if not rows:
+        raise OptionError("run_directory", str(run), f"a directory in which {LOG} has a row")
+    paths = tuple(out) or tuple(run / f"curve.{suffix}" for suffix in ("png", "pdf"))
+    with figures.paper_figure(*paths) as ax:
+        draw(ax, rows)
+    print("\n".join(str(path) for path in paths))
+    return 0
+
+
 @dataclass(frozen=True)
 class TrainingCurve:
     """Draw the curve of a training, whether it has ended or not."""
@@ -46,12 +62,9 @@ class TrainingCurve:
     """Files to write, in the format of their suffix; by default curve.png and curve.pdf in the directory."""
 
     def run(self) -> int:
-        """Write the figure."""
-        rows = read_log(self.run_directory)
-        if not rows:
-            raise OptionError("run_directory", str(self.run_directory), f"a directory in which {LOG} has a row")
-        paths = self.out or tuple(self.run_directory / f"curve.{suffix}" for suffix in ("png", "pdf"))
-        with figures.paper_figure(*paths) as ax:
-            training_curve(ax, rows)
-        print("\n".join(str(path) for path in paths))
-        return 0
+        """Write the figure.
+
+        Raises:
+            OptionError: If the directory holds no training.
+        """
+        return write_curve(self.run_directory, self.out, training_curve)

@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 from pictures import SMALL, TASK, PictureEnv
 from torch import Tensor
 
+from vla_bench import registry
+from vla_bench.errors import OptionError
+from vla_bench.policy import Fate
 from vla_bench_policies.lac.flow import averaged, difference, flow_named, nothing, reduced
 from vla_bench_policies.lac.gates import GateConfig, Gates, n_reused, prepared
 from vla_bench_policies.lac.relaxation import (
@@ -26,6 +29,7 @@ from vla_bench_policies.learned.teacher import alignment_target
 from vla_bench_policies.reference.decoder import NORM_EPS, ROPE_THETA
 from vla_bench_policies.reference.model import ReferenceVLA
 from vla_bench_policies.reference.teaching import ReferenceTeacher
+from vla_bench_policies.token_cache import patches
 from vla_bench_policies.token_cache.cache import TokenCache
 from vla_bench_policies.token_cache.decoder import PackedLlama
 from vla_bench_policies.token_cache.lane import Seen
@@ -278,6 +282,22 @@ def test_recovery_recomputes_a_quarter_now_and_then_and_is_seeded(model: Referen
 def test_no_row_is_older_than_the_maximum_age(model: ReferenceVLA) -> None:
     assert max(report.age_max for report in played(model, lac(ratio=0.8, recovery=Recovery(0.0)))) > 3
     assert max(report.age_max for report in played(model, lac(ratio=0.8, recovery=Recovery(0.0, max_age=3)))) == 3
+
+
+def test_flow_may_start_from_what_the_cache_holds(model: ReferenceVLA) -> None:
+    rule = lac(ratio=0.6, recovery=Recovery(0.0), since="computed")
+    pairs = []
+    rule.flow = lambda then, now: pairs.append((then.copy(), now)) or np.zeros((*now.shape[:3], 2), np.float32)
+    reports = played(model, rule)
+    held = pairs[0][0]  # the first picture, of which every row was computed
+    for report, (then, now), (later, _) in zip(reports[1:], pairs, pairs[1:], strict=False):
+        np.testing.assert_array_equal(then, held)
+        computed = patches.of_pixels(report.fates != Fate.REUSED, now, CONFIG.grid)
+        held = np.where(computed, now, held)
+        np.testing.assert_array_equal(later, held)
+    assert (held != pairs[-1][1]).any(axis=-1).mean() > 0.01
+    with pytest.raises(OptionError, match="since"):
+        registry.method("lac:since=yesterday")
 
 
 def test_the_predictor_chooses_among_its_ratios(model: ReferenceVLA) -> None:

@@ -8,7 +8,7 @@ import torch
 from vla_bench.errors import VlaBenchError
 from vla_bench_policies.lac.flow import Flow, averaged, flow_named, reduced
 from vla_bench_policies.lac.gates import Gates, gate_flops, n_reused, prepared
-from vla_bench_policies.token_cache.patches import chosen, lowest
+from vla_bench_policies.token_cache.patches import Since, chosen, lowest, of_pixels
 from vla_bench_policies.token_cache.plan import RowPlan
 from vla_bench_policies.token_cache.rule import CacheRule, Step
 
@@ -49,12 +49,21 @@ class LacRule(CacheRule):
     flow_px: int = 0
     """Side to which frames are averaged down before flow is computed [px]; 0 means not at all."""
 
+    since: Since = "inference"
+    """The frames that flow starts from."""
+
     flow: Flow = field(init=False)
+    _then: np.ndarray | None = field(init=False, default=None)
+    """Frames whose patches are as they were when their rows were computed."""
 
     def __post_init__(self) -> None:
         """Make the flow that the gates were trained with."""
         flow = flow_named(self.gates.config.flow)
         self.flow = reduced(flow, self.flow_px) if self.flow_px else flow
+
+    def reset(self) -> None:
+        """Forget the episode."""
+        self._then = None
 
     def plan(self, step: Step) -> RowPlan:
         """Return the plan of a step after the first."""
@@ -73,12 +82,21 @@ class LacRule(CacheRule):
             raise GateShapeError(found, f"{step.layout.grid} x {step.layout.grid}, width {step.rows.shape[1]}")
         step.spend(gate_flops(config, step.layout.n_views))
         with step.stage("flow"):
-            moved = torch.from_numpy(self.flow(step.reference, step.frames)).to(device)
+            moved = torch.from_numpy(self.flow(self._reference(step), step.frames)).to(device)
         frames = averaged(step.frames, config.px)  # floats of whole frames would be pages to be mapped in each step
         seen = prepared(torch.from_numpy(frames).to(device).float(), moved, config.px)[None]
         scores, logits = self.gates.to(device)(seen, step.rows[None, step.layout.text].to(seen.dtype))
         ratio = config.ratios[int(logits[0].argmax())] if self.ratio is None else self.ratio
         return scores[0].cpu().numpy(), ratio
+
+    def _reference(self, step: Step) -> np.ndarray:
+        """Return the frames that flow starts from (views, px, px, 3)."""
+        assert step.reference is not None
+        if self.since == "computed":
+            computed = of_pixels(step.just_computed, step.frames, step.layout.grid)
+            self._then = step.reference if self._then is None else np.where(computed, step.reference, self._then)
+            return self._then
+        return step.reference
 
     def _recovered(self, reused: np.ndarray, step: Step) -> np.ndarray:
         """Return which of the rows to reuse are recomputed nevertheless."""

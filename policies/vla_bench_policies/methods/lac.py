@@ -1,7 +1,7 @@
 """LAC, learnable adaptive caching (arXiv:2602.00686): reuse the rows that trained gates do not ask for."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 from vla_bench.errors import OptionError
 from vla_bench_policies.lac.gates import KIND
@@ -9,6 +9,7 @@ from vla_bench_policies.lac.rule import LacRule, Recovery
 from vla_bench_policies.learned.checkpoint import Kind
 from vla_bench_policies.learned.method import LearnedMethod
 from vla_bench_policies.token_cache.method import check_share
+from vla_bench_policies.token_cache.patches import Since
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,9 @@ class Lac(LearnedMethod):
     """Side to which frames are averaged down before flow is computed [px], 0 for not at all; -1 as the gates were
     trained."""
 
+    since: Since = "inference"
+    """The frames that flow starts from: `patches.Since`."""
+
     def __post_init__(self) -> None:
         """Refuse numbers out of range."""
         super().__post_init__()
@@ -44,6 +48,8 @@ class Lac(LearnedMethod):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise OptionError(f"{self.NAME}: {name.replace('_', '-')}", value, f"an integer of at least {least}")
+        if self.since not in get_args(Since):
+            raise OptionError(f"{self.NAME}: since", self.since, f"one of {', '.join(get_args(Since))}")
 
     def rule(self) -> LacRule:
         """Return a new rule."""
@@ -53,6 +59,7 @@ class Lac(LearnedMethod):
             recovery=Recovery(self.recover, max_age=self.max_age),
             first_layer=trained.first_layer if self.first_layer < 0 else self.first_layer,
             flow_px=trained.network.config.flow_px if self.flow_px < 0 else self.flow_px,
+            since=self.since,
         )  # fmt: skip
 
 

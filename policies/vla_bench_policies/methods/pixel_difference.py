@@ -1,18 +1,16 @@
 """Pixel difference: reuse the rows whose patches changed least. No network, no threshold: the baseline to beat."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, get_args
 
 import numpy as np
 
 from vla_bench.errors import OptionError
 from vla_bench.policy import Division
 from vla_bench_policies.token_cache.method import TokenMethod, check_share
-from vla_bench_policies.token_cache.patches import chosen, difference, lowest, patches
+from vla_bench_policies.token_cache.patches import Since, chosen, difference, lowest, patches
 from vla_bench_policies.token_cache.plan import RowPlan
 from vla_bench_policies.token_cache.rule import CacheRule, Step
-
-Since = Literal["inference", "computed"]
 
 
 @dataclass(frozen=True)
@@ -26,8 +24,7 @@ class PixelDifference(TokenMethod):
     """Share of the visual rows of all views together; rounded down. 0 is the exact setting."""
 
     since: Since = "inference"
-    """What a patch is compared with: the frame of the last inference, as the papers do, or, against creeping change,
-    the frame in which its row was `computed`."""
+    """What a patch is compared with: `patches.Since`."""
 
     def __post_init__(self) -> None:
         """Refuse what is no share, and no frame."""
@@ -55,8 +52,7 @@ class _PixelDifference(CacheRule):
         n_rows, grid = step.layout.n_visual, step.layout.grid
         now, then = patches(step.frames, grid), patches(step.reference, grid)
         if self.since == "computed" and self._then is not None:
-            just_computed = step.ages.max(axis=0) == 0
-            then = np.where(just_computed[:, None], then, self._then)
+            then = np.where(step.just_computed[:, None], then, self._then)
         self._then = then
         changed = difference(now, then)
         return step.full().reuse(chosen(lowest(changed, int(n_rows * self.reuse)), n_rows))

@@ -1,7 +1,13 @@
 """What raw pixels say about each visual row: the model's own patches, after crop and resize, before any network."""
 
+from typing import Literal
+
 import numpy as np
-from jaxtyping import Float32, Int, UInt8
+from jaxtyping import Bool, Float32, Int, UInt8
+
+Since = Literal["inference", "computed"]
+"""What a frame is compared with: that of the last inference, as the papers do, or, against creeping change, for each
+row the frame in which it was computed."""
 
 
 def patches(frames: UInt8[np.ndarray, "views px px 3"], grid: int) -> Float32[np.ndarray, "rows values"]:
@@ -10,6 +16,15 @@ def patches(frames: UInt8[np.ndarray, "views px px 3"], grid: int) -> Float32[np
     side = px // grid
     cut = frames.reshape(views, grid, side, grid, side, 3).transpose(0, 1, 3, 2, 4, 5)
     return cut.reshape(views * grid * grid, -1).astype(np.float32)
+
+
+def of_pixels(
+    rows: Bool[np.ndarray, " rows"], frames: UInt8[np.ndarray, "views px px 3"], grid: int
+) -> Bool[np.ndarray, "views px px 1"]:
+    """Return what holds for each pixel, from what holds for the visual row of its patch."""
+    views, px = frames.shape[:2]
+    side = px // grid
+    return rows.reshape(views, grid, grid).repeat(side, axis=1).repeat(side, axis=2)[..., None]
 
 
 def difference(

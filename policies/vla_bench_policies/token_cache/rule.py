@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from vla_bench_policies.token_cache.layout import RowLayout
@@ -66,6 +66,11 @@ class Step:
     def visual(self) -> Float[Tensor, "visual d"]:
         """Return the visual rows as the decoder gets them now."""
         return self.rows[self.layout.visual]
+
+    @property
+    def just_computed(self) -> Bool[np.ndarray, " visual"]:
+        """Return which visual rows were computed at every layer in the last inference."""
+        return self.ages.max(axis=0) == 0
 
     def full(self) -> RowPlan:
         """Return the plan that recomputes everything."""

@@ -12,6 +12,7 @@ from torch import Tensor, distributed, nn
 from vla_bench.types import ActionSpec
 from vla_bench_policies.learned import trainer as networks
 from vla_bench_policies.learned.recipe import LoopRecipe
+from vla_bench_policies.learned.sharing import ALONE, of_all
 from vla_bench_policies.learned.trainer import NetworkTrainer
 from vla_bench_policies.learned.windows import WindowBatch
 from vla_bench_policies.reference.training import frames, trainer
@@ -46,8 +47,9 @@ class Brightness:
     def __init__(self, network: nn.Module) -> None:
         self._network = network
 
-    def training(self, batch: WindowBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        loss = (self._network(batch.images.flatten(2)) - batch.chunk[..., 0]).square().mean()
+    def training(self, batch: WindowBatch, step: int, team: Team = ALONE) -> tuple[Tensor, dict[str, Tensor]]:
+        error = self._network(batch.images.flatten(2)) - batch.chunk[..., 0]
+        loss = of_all(error, team).square().mean()
         return loss, {"task": loss.detach()}
 
     def held_out(self, batch: WindowBatch) -> dict[str, Tensor]:

@@ -2,8 +2,11 @@
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +19,9 @@ from vla_bench.errors import JournalError, ResultsWriteError, RunLockedError
 
 settings.register_profile("patient", deadline=None)  # the machine may be shared
 settings.load_profile("patient")
+
+NOBODY = 65534
+"""User that owns nothing."""
 
 RECORD = EpisodeRecord(
     suite="toy@1",
@@ -69,16 +75,16 @@ def test_a_directory_without_a_journal_holds_no_episode(tmp_path: Path) -> None:
     assert journal.read(tmp_path / "nowhere") == []
 
 
-def test_a_journal_cut_at_any_byte_of_its_last_line_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "fsync", lambda fd: None)  # hundreds of them take seconds
+def test_a_journal_cut_at_any_byte_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda fd: None)  # thousands of them take seconds
     write(tmp_path, *records(3))
     path = tmp_path / journal.NAME
     whole = path.read_bytes()
-    start = whole.rfind(b"\n", 0, -1) + 1
-    for end in range(start, len(whole)):
+    for end in range(len(whole)):
         path.write_bytes(whole[:end])
-        assert journal.read(tmp_path) == records(2)
-        write(tmp_path, records(3)[2])
+        n_whole = whole[:end].count(b"\n")
+        assert journal.read(tmp_path) == records(n_whole)
+        write(tmp_path, *records(3)[n_whole:])
         assert path.read_bytes() == whole
 
 
@@ -133,6 +139,33 @@ def test_a_directory_that_cannot_be_made_is_an_error_that_says_so(tmp_path: Path
     (tmp_path / "file").write_text("")
     with pytest.raises(ResultsWriteError, match="Not a directory"), journal.writing(tmp_path / "file" / "run"):
         pass
+
+
+def test_a_directory_that_may_only_be_read_is_an_error_that_says_so(read_only: Path) -> None:
+    with pytest.raises(ResultsWriteError, match="Permission denied"), journal.writing(read_only):
+        pass
+    with pytest.raises(ResultsWriteError, match="Permission denied"), journal.writing(read_only / "run"):
+        pass
+    assert journal.read(read_only) == records(2)
+
+
+@pytest.fixture
+def read_only() -> Iterator[Path]:
+    """A directory with a journal of two records, in which this process, root or not, may write nothing."""
+    directory = Path(tempfile.mkdtemp())
+    write(directory, *records(2))
+    for path in directory.iterdir():
+        path.chmod(0o444)
+    directory.chmod(0o555)
+    me = os.geteuid()
+    if me == 0:
+        os.seteuid(NOBODY)  # root may write everywhere
+    try:
+        yield directory
+    finally:
+        os.seteuid(me)
+        directory.chmod(0o755)
+        shutil.rmtree(directory)
 
 
 def test_a_missing_file_of_the_policy_is_not_taken_for_a_full_disk(tmp_path: Path) -> None:

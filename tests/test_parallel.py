@@ -2,12 +2,14 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import threading
 import time
 from dataclasses import replace
+from multiprocessing import active_children
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,8 @@ from toy import TOY, ToySuite
 
 import vla_bench
 from vla_bench import EpisodeRecord, Outcome, RunPlan, cli, journal, tables
-from vla_bench.errors import OptionError, RunAbortedError, RunLockedError
+from vla_bench.errors import OptionError, ResultsWriteError, RunAbortedError, RunLockedError
+from vla_bench.parallel import crew
 from vla_bench.parallel.crew import CannotWorkError, CrewOptions
 from vla_bench.runner import run
 
@@ -81,17 +84,21 @@ def test_questions_that_come_together_are_answered_together(tmp_path: Path) -> N
     assert sizes.sum() == sum(len(record.queries) for record in journal.read(tmp_path / "run"))
 
 
-def test_three_kills_of_the_whole_run_lose_nothing_and_count_nothing_twice(alone: dict, tmp_path: Path) -> None:
+def test_three_random_kills_of_runs_with_1_2_and_5_workers_leave_the_outcomes_of_one(
+    alone: dict, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng()
     script, results = tmp_path / "child.py", tmp_path / "run"
     script.write_text(CHILD)
     here = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
-    for enough, workers in ((3, 2), (9, 5), (15, 2)):
+    for enough, workers in ((3, 1), (9, 2), (15, 5)):
         process = subprocess.Popen(
             [sys.executable, str(script), str(results), str(workers)], env=here, stderr=subprocess.DEVNULL
         )
-        until = time.monotonic() + 90
+        until = time.monotonic() + 240
         while len(journal.read(results)) < enough and time.monotonic() < until:
             time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.1))
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert enough <= len(journal.read(results)) < len(alone)
@@ -154,7 +161,7 @@ def marked(mark: Path) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("fault", ["kills_once", "hangs_once"])
+@pytest.mark.parametrize("fault", ["kills_once", "crashes_once", "hangs_once"])
 def test_a_worker_that_dies_or_hangs_is_replaced_and_its_episode_played_again(
     fault: str, suite: ToySuite, tmp_path: Path
 ) -> None:
@@ -168,8 +175,9 @@ def test_a_worker_that_dies_or_hangs_is_replaced_and_its_episode_played_again(
     (again,) = [record for record in records if record.key == lost.key]
     assert (lost.attempt, again.attempt) == (1, 2)
     assert lost.policy == again.policy == "toy"
-    if fault == "kills_once":
-        assert lost.error == "its worker was ended by signal 9"
+    if fault != "hangs_once":
+        ended_by = {"kills_once": signal.SIGKILL, "crashes_once": signal.SIGSEGV}[fault]
+        assert lost.error == f"its worker was ended by signal {ended_by}"
     else:
         assert "its worker showed no life for" in lost.error
         assert "toy.py" in lost.error  # the stack says where it hangs
@@ -251,6 +259,73 @@ def test_a_policy_that_cannot_begin_says_why(policy: str, share, expected: str, 
         run(replace(PLAN, policy=policy).resolve(), tmp_path, crew=CrewOptions(2, share))
 
 
+@pytest.mark.parametrize("fault", ["hangs_once", "crashes_once"])
+def test_a_timed_plan_is_watched_in_one_process_that_has_the_policy_to_itself(
+    fault: str, suite: ToySuite, tmp_path: Path
+) -> None:
+    plan = replace(own_plan(suite, replace(PLAN, timed=True, methods=("full",))), episodes=8)
+    whole = run(plan, tmp_path / "whole")
+    flag = tmp_path / "flag"
+    flag.touch()
+    setattr(suite, fault, str(flag))
+    records = run(plan, tmp_path / "watched", crew=CrewOptions(1, share=False, stall_s=4))
+    assert outcomes(records) == outcomes(whole)
+    assert len([record for record in journal.read(tmp_path / "watched") if record.is_broken]) == 1
+    assert all(record.timed for record in records)
+    assert not all(query.is_warmup for record in records for query in record.queries)
+    with pytest.raises(OptionError, match="--share is True; expected False for a timed plan"):
+        run(plan, tmp_path / "shared", crew=CrewOptions(1, share=True))
+
+
+def test_the_command_watches_one_worker(alone: dict, tmp_path: Path, capsys) -> None:
+    words = "run --suite toy@1 --policy toy:1 --method full --method action-reuse:2 --episodes 5 --watched"
+    assert cli.main([*words.split(), "--results", str(tmp_path)]) == 0
+    (directory,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    assert outcomes(journal.read(directory)) == alone
+    assert json.loads((directory / "provenance.json").read_text())["sessions"][0]["workers"] == "1"
+    assert tables.summarise(tables.load(directory))["policy_ms"].notna().all()
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_a_policy_that_hangs_while_it_is_made_ends_the_run(
+    share: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crew, "BEGIN_S", 6.0)
+    plan = replace(PLAN, policy="toy-shared:1,hangs_at_first=True").resolve()
+    with pytest.raises(CannotWorkError, match=r"(?s)showed no life for [67] s.*before it could begin"):
+        run(plan, tmp_path, crew=CrewOptions(1, share, stall_s=1))
+    assert not active_children()
+    assert journal.read(tmp_path) == []
+
+
+def test_a_disk_that_fills_up_under_workers_ends_the_run_and_costs_nothing_that_was_written(
+    alone: dict, tmp_path: Path
+) -> None:
+    """The limit is on files of this process, which alone writes; its children were started without it."""
+    path, limit = tmp_path / journal.NAME, resource.getrlimit(resource.RLIMIT_FSIZE)
+    slow = replace(SHARED, policy="toy-shared:1,delay_s=0.01").resolve()
+
+    def fill_up() -> None:
+        while not (path.exists() and path.read_bytes().count(b"\n") >= 3):
+            time.sleep(0.002)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 100, limit[1]))
+
+    filler = threading.Thread(target=fill_up, daemon=True)
+    filler.start()
+    try:
+        with pytest.raises(ResultsWriteError, match=r"journal\.jsonl.*File too large"):
+            run(slow, tmp_path, crew=CrewOptions(2))
+    finally:
+        filler.join()
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert not active_children()
+    assert 3 <= len(journal.read(tmp_path)) < len(alone)
+    assert not path.read_bytes().endswith(b"\n")  # the line that found no room
+    assert outcomes(run(slow, tmp_path, crew=CrewOptions(2))) == alone
+    finished = [record.key for record in journal.read(tmp_path)]
+    assert len(finished) == len(set(finished)) == len(alone)
+
+
 def test_a_second_run_on_one_directory_is_refused(tmp_path: Path) -> None:
     with journal.writing(tmp_path), pytest.raises(RunLockedError):
         run(PLAN.resolve(), tmp_path, crew=CrewOptions(2))
@@ -273,8 +348,8 @@ def test_what_ran_at_once_has_no_latency(tmp_path: Path, capsys) -> None:
 
 
 def test_the_fingerprint_of_a_suite_does_not_depend_on_workers(tmp_path: Path) -> None:
-    for name, crew in (("one", None), ("two", CrewOptions(2))):
-        run(replace(PLAN, tasks=(1,), episodes=1).resolve(), tmp_path / name, crew=crew)
+    for name, hands in (("one", None), ("two", CrewOptions(2))):
+        run(replace(PLAN, tasks=(1,), episodes=1).resolve(), tmp_path / name, crew=hands)
     one, two = (json.loads((tmp_path / name / "provenance.json").read_text())["conditions"] for name in ("one", "two"))
     assert one == two
     assert one["environment physics"] == TOY.physics

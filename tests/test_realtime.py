@@ -2,9 +2,10 @@
 
 import json
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy import HORIZON, TOY, ToyEnv, ToyPolicy
 
+import vla_bench
 from vla_bench import RunPlan, cli, journal, tables
 from vla_bench.contestant import Answer, Contestant
 from vla_bench.errors import OptionError, ResumeError
@@ -21,13 +23,14 @@ from vla_bench.policy import ActionChunk
 from vla_bench.realtime.budget import delay_df
 from vla_bench.realtime.clock import VirtualClock
 from vla_bench.realtime.latency import Constant, DeviceProfile, LatencyError, Measured, Trace, latency
-from vla_bench.realtime.waiting import Realtime
+from vla_bench.realtime.waiting import Realtime, Waiting
 from vla_bench.rollout import run_episode
 from vla_bench.runner import run
 from vla_bench.types import ActionSpec, Cell
 
 PERIOD_MS = 50.0
 SPEC = ActionSpec(size=7)
+FAR = TOY.tasks()[0]
 PLAN = RunPlan(suite="toy@1", policy="toy:2", methods=("full",), episodes=5, realtime="80")
 
 
@@ -85,16 +88,87 @@ def test_a_held_arm_keeps_its_gripper_and_a_repeated_action_is_the_last() -> Non
         assert [is_answer for _, is_answer in second] == [False, True, True, True, True]
 
 
-def test_a_slow_and_a_fast_computer_find_the_same_trajectory(tmp_path: Path) -> None:
-    """And another latency finds another one."""
+@pytest.mark.parametrize("waiting", get_args(Waiting))
+@pytest.mark.parametrize("source", ["constant", "trace", "device"])
+def test_a_slow_and_a_fast_computer_find_the_same_trajectory(
+    source: str, waiting: Waiting, sources: dict[str, str], tmp_path: Path
+) -> None:
+    """And a plan without latency finds another one."""
+    realtime = sources[source]
     seen = {}
-    for name, spec, realtime in (
-        ("fast", "toy:2", "80"), ("slow", "toy:2,delay_s=0.01", "80"), ("other", "toy:2", "130"), ("none", "toy:2", ""),
-    ):  # fmt: skip
-        records = run(replace(PLAN, policy=spec, realtime=realtime).resolve(), tmp_path / name)
+    for name, delay_s, spec in (("fast", 0.0, realtime), ("slow", 0.004, realtime), ("none", 0.0, "")):
+        plan = replace(PLAN, policy=f"toy-counting:4,delay_s={delay_s}", realtime=spec, waiting=waiting, tasks=(0,))
+        records = run(plan.resolve(), tmp_path / name)
         seen[name] = {record.key: record.actions_sha256 for record in records}
+        taken_ms = [query.policy_ms for record in records for query in record.queries]
+        assert min(taken_ms) >= 1e3 * delay_s
     assert seen["fast"] == seen["slow"]
-    assert all(seen["fast"][key] != seen["other"][key] != seen["none"][key] for key in seen["fast"])
+    assert all(seen["fast"][key] != seen["none"][key] for key in seen["fast"])
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What `--realtime` takes: every way of saying how long answers take that does not ask this computer."""
+    folder = tmp_path_factory.mktemp("sources")
+    profile, recorded = folder / "device.toml", folder / "recorded"
+    profile.write_text('device = "slow"\nfixed_ms = 30.0\ngflop_per_s = 1\nsource = "made up"\n')
+    run(replace(PLAN, policy="toy:1,delay_s=0.06", realtime="", tasks=(0,)).resolve(), recorded)
+    return {"constant": "80", "device": str(profile), "trace": str(recorded)}
+
+
+class CountingToy(ToyPolicy):
+    """A toy that says how many operations an answer takes: more where the goal is far."""
+
+    def act(self, obs) -> ActionChunk:
+        chunk = super().act(obs)
+        distance_m = float(np.linalg.norm(obs["proprio"][:2] - obs["proprio"][2:]))
+        return replace(chunk, flops=int(1e8 * distance_m))
+
+
+vla_bench.register("policy", "toy-counting", CountingToy)
+
+
+@dataclass
+class Walker:
+    """A policy that walks along one axis, and remembers where it was asked."""
+
+    asked_at: list[float] = field(default_factory=list)
+    name = "walker"
+    cameras = ()
+    action_spec = TOY.tasks()[0].action_spec
+    fingerprint = "walker"
+
+    def reset(self, task, seed: int) -> None:
+        self.asked_at = []
+
+    def act(self, obs) -> ActionChunk:
+        self.asked_at.append(float(obs["proprio"][0]))
+        return ActionChunk(np.tile([[0.2, 0.0]], (4, 1)))
+
+    def synchronize(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("waiting", "expected"),
+    [  # of 12 steps: where each answer's question was asked, in steps walked, and how far it went
+        ("hold", ([0, 4], 8)),
+        ("repeat", ([0, 4], 10)),  # nothing to repeat at first; afterwards the arm never stands
+        ("continue", ([0, 2, 6], 10)),  # asked two steps before the chunk ends, which are walked meanwhile
+        ("overlap", ([0, 0, 2, 4, 6, 8], 10)),
+    ],
+)
+def test_an_asynchronous_policy_is_asked_before_its_chunk_ends_and_the_arm_moves_on(
+    waiting: Waiting, expected: tuple[list[int], int]
+) -> None:
+    """The answer is to what was seen when it was asked; the arm has walked on by the time it comes."""
+    env, walker = ToyEnv(), Walker()
+    realtime = Realtime(Constant(2 * PERIOD_MS), waiting)
+    record = run_episode(env, Contestant("full", walker), FAR, Cell(0, 0, 0), env.protocol, realtime=realtime)
+    step_m = 0.2 * FAR.action_spec.translation_m
+    walked = [round((place - walker.asked_at[0]) / step_m) for place in walker.asked_at]
+    assert record.n_steps == HORIZON
+    assert (walked, round(record.path_m / step_m)) == expected
 
 
 def test_steps_that_pass_count_towards_the_horizon_and_are_recorded(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ A point in the unit square is pushed towards a goal. Everything is decided by ta
 episode takes about a millisecond. `TOY` can be told to raise or to kill its own process at a cell.
 """
 
+import ctypes
 import hashlib
 import os
 import signal
@@ -45,6 +46,8 @@ class ToySuite:
     """File that makes the next third step hang, once: it is removed then."""
     kills_once: str = ""
     """File that makes the next third step kill its process, once."""
+    crashes_once: str = ""
+    """File that makes the next third step read memory that there is not, in native code, once."""
     physics: str = "v1"
     """Stands for what a fingerprint would find."""
 
@@ -128,6 +131,8 @@ class ToyEnv(gymnasium.Env[Observation, np.ndarray]):
             time.sleep(600)
         if self._n_steps == FAULT_STEP and _taken(self.suite.kills_once):
             os.kill(os.getpid(), signal.SIGKILL)
+        if self._n_steps == FAULT_STEP and _taken(self.suite.crashes_once):
+            ctypes.string_at(0)
         if self._n_steps == FAULT_STEP and self._cell in self.suite.kills_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -208,6 +213,12 @@ class SharedToy(ToyPolicy):
     """File that makes the next batch hang, once."""
     raises_once: str = ""
     """File that makes the next batch raise, once."""
+    hangs_at_first: bool = False
+    """Whether it hangs while it is made."""
+
+    def __post_init__(self) -> None:
+        if self.hangs_at_first:
+            time.sleep(600)
 
     def seat(self) -> "SharedToy":
         return replace(self)

@@ -75,6 +75,10 @@ class Run:
     """Whether one process holds the policy and answers all workers in batches, in which rounding differs from one by
     one; by default if the policy can be shared. Otherwise every worker loads it."""
 
+    watched: bool = False
+    """Play in a process of its own even with one worker, timed or not: it is replaced when it hangs or crashes. Several
+    workers always are."""
+
     stall_s: float = CrewOptions.stall_s
     """Seconds without a control step or an answer after which a worker or the policy counts as hung and is replaced."""
 
@@ -100,10 +104,11 @@ class Run:
             raise OptionError("--crews and --gpus", (self.crews, self.gpus), "left out without --cluster")
         if self.crews < 1 or self.gpus < 0:
             raise OptionError("--crews and --gpus", (self.crews, self.gpus), "at least 1, and at least 0")
-        crew = CrewOptions(self.workers, self.share, self.stall_s)
+        alone = self.workers == 1 and self.share is None
+        crew = CrewOptions(self.workers, False if alone and self.watched else self.share, self.stall_s)
         if self.cluster:
             return FleetOptions(self.cluster, self.crews, self.gpus, crew)
-        return None if self.workers == 1 else crew
+        return None if self.workers == 1 and not self.watched else crew
 
 
 @dataclass(frozen=True)

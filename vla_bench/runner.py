@@ -40,22 +40,19 @@ def run(
         plan: What to play.
         directory: Where the journal and the provenance lie; made if missing.
         show_progress: Whether to draw a progress bar on standard error; None draws it on a terminal only.
-        crew: How several processes, here or on a cluster, play a plan that is not timed; None plays it in this one.
+        crew: How other processes, here or on a cluster, play; None plays in this one, which nobody watches. A timed
+            plan may be played by one worker that has the policy to itself.
         shard: Which part of how many is played: 1 is the first.
 
     Raises:
-        OptionError: If several workers are wanted for a timed plan.
+        OptionError: If a timed plan is to be played by several workers, or by one that shares the policy.
         CannotWorkError: If a worker cannot make its environment or policy.
         NoClusterError: If there is no cluster where one should be.
         ResumeError: If the directory holds episodes of another plan or of other conditions.
         RunAbortedError: After three errors in a row.
     """
     if plan.timed and crew is not None:
-        option, found, expected = ("--workers", crew.workers, "1")
-        if isinstance(crew, FleetOptions):
-            option, found, expected = "--cluster", crew.address, "none"
-        why = "for a timed plan, in which nothing may run beside: add --no-timed to measure success alone"
-        raise OptionError(option, found, f"{expected} {why}")
+        _check_single_stream(crew)
     with journal.writing(directory) as pages:
         provenance.check_plan(directory, plan.to_dict())
         records = journal.read(directory)
@@ -75,6 +72,19 @@ def run(
                 attempts = Counter(record.key for record in records)
                 records += play(plan, directory, pages, todo, attempts, bar, how)
     return journal.latest(records)
+
+
+def _check_single_stream(crew: Together) -> None:
+    """Refuse what would run beside the policy, or between it and its clock."""
+    option, found, expected = "--workers", crew.workers, "1"
+    if isinstance(crew, FleetOptions):
+        option, found, expected = "--cluster", crew.address, "none"
+    elif crew.workers == 1:
+        if crew.share is False:
+            return
+        option, found, expected = "--share", crew.share, "False"
+    why = "for a timed plan, in which nothing may run beside: add --no-timed to measure success alone"
+    raise OptionError(option, found, f"{expected} {why}")
 
 
 def shard_of(text: str) -> tuple[int, int]:

@@ -14,5 +14,6 @@ crew.py      these processes on one machine, and what happens when one dies
 dealing.py   which turn comes next, whoever plays it: a crew here, or crews on other nodes (`vla_bench.cluster`)
 
 A policy that cannot be shared (an expert that reads the simulator, say) is loaded in every worker, and there is no
-desk. What runs at once cannot be timed: records made here say so, and no table shows their latency.
+desk. What runs at once cannot be timed: records made here say so, and no table shows their latency. A timed plan may be
+played by a crew of one that has the policy to itself: its process is watched, and replaced when it hangs or crashes.
 """

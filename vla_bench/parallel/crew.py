@@ -29,6 +29,10 @@ from vla_bench.plan import ResolvedPlan
 LOOK_EVERY_S = 0.5
 """Time between two looks at who is still alive."""
 
+BEGIN_S = 900.0
+"""Time that a process may take to begin, if it may not even be silent for longer: imports, weights of a 7B model from a
+slow disk, scenes. Choice."""
+
 
 class CannotWorkError(VlaBenchError):
     """Pass on why a process cannot begin."""
@@ -50,7 +54,12 @@ class CrewOptions:
 
     stall_s: float = 300.0
     """Time without a control step, or for one answer, after which a process counts as hung: it writes its stacks and is
-    replaced."""
+    replaced. To begin, it may take `BEGIN_S`."""
+
+    @property
+    def begin_s(self) -> float:
+        """Return the time after which a process that has not begun counts as hung."""
+        return max(self.stall_s, BEGIN_S)
 
 
 @dataclass
@@ -167,6 +176,11 @@ class Crew:
         job = DeskJob(self.plan.policy, self.plan.methods, self._added, self.plan.tasks[0], seats, there, heart)
         process = self._started(serve, job)
         there.close()
+        if not here.poll(self.options.begin_s):
+            shown = self._hung(process, heart, self.options.begin_s)
+            process.kill()
+            process.join()
+            raise CannotWorkError(f"the policy's process {shown}, before it could begin")
         try:
             kind, found = here.recv()
         except EOFError:
@@ -188,6 +202,7 @@ class Crew:
         job = WorkerJob(
             plan.suite, plan.protocol, plan.tasks, plan.policy, plan.methods, self._added, there, heart, link, exchange,
             self._desk and self._desk.character, plan.realtime, self._desk.divisions if self._desk else (),
+            timed=plan.timed,
         )  # fmt: skip
         process = self._started(work, job)
         there.close()
@@ -216,8 +231,8 @@ class Crew:
         for seat, hand in enumerate(self._hands):
             if hand.gone:
                 self._replace(seat, "its worker " + _end_of(hand.process))
-            elif hand.heart.silent_s > self.options.stall_s:
-                self._replace(seat, "its worker " + self._hung(hand.process, hand.heart))
+            elif hand.heart.silent_s > (self.options.stall_s if hand.ready else self.options.begin_s):
+                self._replace(seat, "its worker " + self._hung(hand.process, hand.heart, hand.heart.silent_s))
 
     def _take(self, seat: int) -> None:
         hand = self._hands[seat]
@@ -239,7 +254,7 @@ class Crew:
         if desk.process.is_alive() and desk.heart.silent_s <= self.options.stall_s:
             return
         dead = not desk.process.is_alive()
-        reason = _end_of(desk.process) if dead else self._hung(desk.process, desk.heart)
+        reason = _end_of(desk.process) if dead else self._hung(desk.process, desk.heart, desk.heart.silent_s)
         for one in (desk, *self._hands):
             one.process.kill()
             one.process.join()
@@ -249,9 +264,8 @@ class Crew:
         for seat in range(len(self._hands)):
             self._replace(seat, f"the policy's process {reason}", begun=self._played_by is not None)
 
-    def _hung(self, process: BaseProcess, heart: Heart) -> str:
-        silent_s = heart.silent_s
-        return f"showed no life for {silent_s:.0f} s and was replaced; its stacks:\n{heart.stacks(process.pid or 0)}"
+    def _hung(self, process: BaseProcess, heart: Heart, silent_s: float) -> str:
+        return f"showed no life for {silent_s:.0f} s and was ended; its stacks:\n{heart.stacks(process.pid or 0)}"
 
     def _replace(self, seat: int, reason: str, begun: bool = False) -> None:
         """Start another worker; what the old one played is lost.

@@ -123,5 +123,5 @@ def lost_record(plan: ResolvedPlan, policy: str, turn: Turn, attempt: int, wall_
     cell, method = turn
     return EpisodeRecord(
         plan.suite.name, method, policy, cell, Outcome.ERROR, 0, "", str(plan.protocol), 0.0, 0.0, wall_s,
-        error=reason, attempt=attempt, timed=False,
+        error=reason, attempt=attempt, timed=plan.timed,
     )  # fmt: skip

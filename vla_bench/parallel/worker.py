@@ -40,6 +40,8 @@ class WorkerJob:
     realtime: Realtime | None = None
     divisions: tuple[tuple[str, str], ...] = ()
     """Of each method, as the desk has found them."""
+    timed: bool = False
+    """Whether times mean anything: only if nothing else runs beside."""
 
 
 def work(job: WorkerJob) -> None:
@@ -77,7 +79,7 @@ def _contestants(job: WorkerJob) -> tuple[Any, dict[str, Contestant]]:
     """Return the policy, and what plays under each method."""
     if job.link is None:
         policy = registry.policy(job.policy)
-        contestants = {method: Contestant.of(method, policy, timed=False) for method in job.methods}
+        contestants = {method: Contestant.of(method, policy, job.timed) for method in job.methods}
     else:
         assert job.character is not None
         assert job.exchange is not None

@@ -16,6 +16,7 @@ class TrainAcl(TrainNetworks):
     """Train the scorer of VLA-ACL for a frozen policy: which rows of each view stay, when a given share does.
 
     One run is one operating point: sweep `--keep`. Interrupt it at any moment; run it again and it goes on exactly.
+    On several GPUs: `torchrun --nproc-per-node 4 -m vla_bench.cli train vla-acl ...`.
     """
 
     out: Path = Path("results/training/vla-acl")

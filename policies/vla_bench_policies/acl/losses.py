@@ -9,8 +9,10 @@ from torch import Tensor
 from vla_bench_policies.acl.scorer import Scorer, ScorerConfig
 from vla_bench_policies.acl.selection import hard_top_k, soft_top_k
 from vla_bench_policies.learned.recipe import LoopRecipe, TaskLoss
+from vla_bench_policies.learned.sharing import ALONE, of_all
 from vla_bench_policies.learned.teacher import Teacher
 from vla_bench_policies.learned.windows import WindowBatch
+from vla_bench_policies.reference.training.team import Team
 from vla_bench_policies.token_cache.layout import RowLayout
 
 
@@ -49,7 +51,7 @@ class FadingLosses:
         self._recipe, self._scorer, self._teacher = recipe, scorer, teacher
         self._black = teacher.black()
 
-    def training(self, batch: WindowBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def training(self, batch: WindowBatch, step: int, team: Team = ALONE) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss with soft shares, and its parts."""
         rows, layout = self._looked(batch)
         visual = rows[:, layout.visual]
@@ -59,8 +61,8 @@ class FadingLosses:
         with torch.no_grad():
             full = self._teacher.look(rows, layout).answer if self._recipe.task_loss == "distill" else None
         seed = self._recipe.seed * 1_000_003 + step
-        task = self._task(self._teacher.look(given, layout).answer, batch, full, seed)
-        unsure = (shares * (1 - shares)).mean()
+        task = self._task(self._teacher.look(given, layout).answer, batch, full, seed, team)
+        unsure = of_all(shares * (1 - shares), team).mean()
         return task, {"task": task.detach(), "unsure": unsure.detach()}
 
     @torch.no_grad()
@@ -88,9 +90,13 @@ class FadingLosses:
     def _scores(self, visual: Tensor) -> Tensor:
         return self._scorer(visual.to(self._scorer.score.weight.dtype))
 
-    def _task(self, answer: Tensor, batch: WindowBatch, full: Tensor | None, seed: int) -> Tensor:
+    def _task(
+        self, answer: Tensor, batch: WindowBatch, full: Tensor | None, seed: int, team: Team = ALONE
+    ) -> Float[Tensor, ""]:
         generator = torch.Generator().manual_seed(seed)
-        return self._teacher.loss(answer, batch.chunk[:, 0], batch.within[:, 0], full, generator)
+        whole = None if full is None else of_all(full, team)
+        demonstrated, within = of_all(batch.chunk[:, 0], team), of_all(batch.within[:, 0], team)
+        return self._teacher.loss(of_all(answer, team), demonstrated, within, whole, generator)
 
     def _faded(
         self, visual: Float[Tensor, "b rows width"], shares: Float[Tensor, "b rows"]

@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vla_bench_policies.lac.gates import n_reused
+from vla_bench_policies.learned.sharing import ALONE
+from vla_bench_policies.reference.training.team import Team
 
 Estimator = Literal["gumbel", "blend"]
 """How the ratio's gradient goes through the mask; see `mixed`."""
@@ -49,10 +51,15 @@ def candidate_masks(
 
 
 def gumbel_choice(
-    logits: Float[Tensor, "b ratios"], temperature: float, generator: torch.Generator
+    logits: Float[Tensor, "b ratios"], temperature: float, generator: torch.Generator, team: Team = ALONE
 ) -> Float[Tensor, "b ratios"]:
-    """Return a one-hot draw with the gradient of a Gumbel-softmax (Jang et al. 2017, straight-through)."""
-    uniform = torch.rand(logits.shape, generator=generator).to(logits).clamp(1e-9, 1 - 1e-7)
+    """Return a one-hot draw with the gradient of a Gumbel-softmax (Jang et al. 2017, straight-through).
+
+    What is random is drawn for the team's whole batch; each process takes its share.
+    """
+    n = team.count * len(logits)
+    drawn = torch.rand(n, logits.shape[1], generator=generator)[team.share(n)]
+    uniform = drawn.to(logits).clamp(1e-9, 1 - 1e-7)
     soft = ((logits - torch.log(-torch.log(uniform))) / temperature).softmax(dim=-1)
     hard = F.one_hot(soft.argmax(dim=-1), logits.shape[1]).to(soft)
     return hard + (soft - soft.detach())
@@ -64,6 +71,7 @@ def mixed(
     estimator: Estimator,
     temperature: float,
     generator: torch.Generator,
+    team: Team = ALONE,
 ) -> Float[Tensor, "b rows"]:
     """Return the mask that the policy is run with: m = sum_j p_j mask_j.
 
@@ -72,7 +80,7 @@ def mixed(
     0.96 to the exact one, against 0.77 of a single draw.
     """
     if estimator == "gumbel":
-        weights = gumbel_choice(logits, temperature, generator)
+        weights = gumbel_choice(logits, temperature, generator, team)
     else:
         weights, masks = logits.softmax(dim=-1), masks.detach()
     return (weights[..., None] * masks).sum(dim=1)

@@ -3,6 +3,7 @@
 import json
 import os
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from vla_bench_policies.learned.windows import Motion, Windows
 from vla_bench_policies.reference.policy import find
 from vla_bench_policies.reference.teaching import reference_teaching
 from vla_bench_policies.reference.training import frames
+from vla_bench_policies.reference.training.team import Team, joined
 
 NETWORKS, RECIPE = "gates.safetensors", "recipe.json"
 
@@ -55,7 +57,10 @@ class Lesson:
 
 @dataclass(frozen=True)
 class TrainNetworks(ABC):
-    """What every command that trains networks for a frozen policy asks for."""
+    """What every command that trains networks for a frozen policy asks for.
+
+    On several GPUs: `torchrun --nproc-per-node 4 -m vla_bench.cli train ...`; each takes its share of every batch.
+    """
 
     data: tuple[Path, ...]
     """Directories of the demonstrations that the policy was trained on; every tenth episode is held out."""
@@ -100,43 +105,62 @@ class TrainNetworks(ABC):
 
     def run(self) -> int:
         """Train, and print where the networks are."""
+        self._check()
+        with joined(self.device) as team:
+            torch.set_num_threads(self.threads or max(1, (os.cpu_count() or 1) // team.local_count))
+            teaching = self._teaching()
+            torch.manual_seed(self.seed)
+            lesson = self.lesson(teaching)
+            team.share(lesson.recipe.batch)  # refused before pictures are decoded, which takes minutes
+            reader = teaching.reader
+            with team.after_the_first():
+                data = frames.load(self.data, reader.cameras, reader.picture_px, self.cache, reader.preparation)
+                self.out.mkdir(parents=True, exist_ok=True)
+            with only_writer(self.out / "train.lock") if team.leads else nullcontext():
+                self._train(lesson, teaching, data, team)
+        return 0
+
+    def _check(self) -> None:
+        """Refuse options that mean nothing.
+
+        Raises:
+            OptionError: If there are any.
+        """
         if not self.data:
             raise OptionError("--data", "missing", "directories of demonstrations, made with 'vla-bench collect'")
         if min(self.steps, self.batch, self.seed) < 0:
             raise OptionError("--steps, --batch, --seed", (self.steps, self.batch, self.seed), "numbers of at least 0")
         if self.stride < 0:
             raise OptionError("--stride", self.stride, "control steps from a query to the next, or 0")
-        torch.set_num_threads(self.threads or os.cpu_count() or 1)
         if self.device == "cuda" and not torch.cuda.is_available():
             raise OptionError(
                 "--device", self.device, "a device that is there: torch finds no GPU; --device cpu is slow"
             )
-        teaching = self._teaching()
-        reader = teaching.reader
-        data = frames.load(self.data, reader.cameras, reader.picture_px, self.cache, reader.preparation)
-        torch.manual_seed(self.seed)
-        lesson = self.lesson(teaching)
+
+    def _train(self, lesson: Lesson, teaching: Teaching, data: frames.Demonstrations, team: Team) -> None:
+        """Train, with all of a team; the first of them writes and prints."""
         lesson.network.to(self.device)
-        windows = Windows(data, reader, lesson.recipe, lesson.motion)
+        recipe, reader = lesson.recipe, teaching.reader
+        windows = Windows(data, reader, recipe, lesson.motion)
         origin = {"policy": teaching.policy[:12], "demonstrations": data.fingerprint, "begin": lesson.begin}
         if reader.preparation is not None:
             origin["pictures"] = reader.preparation.name
-        self.out.mkdir(parents=True, exist_ok=True)
-        with only_writer(self.out / "train.lock"):
-            recipe = lesson.recipe
-            trainer = NetworkTrainer(recipe, lesson.network, lesson.objective, windows, self.out, origin)
+        trainer = NetworkTrainer(recipe, lesson.network, lesson.objective, windows, self.out, origin, team)
+        if team.leads:
             (self.out / RECIPE).write_text(json.dumps({"hash": recipe.hash, **asdict(recipe)}, indent=2) + "\n")
-            trainer.run()
-            found = trainer.validate()
-            history = {
-                **origin, "recipe": asdict(recipe), "seconds": round(trainer.state.seconds), "validation": found,
-                "sources": list(data.sources), "threads": torch.get_num_threads(), "device": self.device,
-            }  # fmt: skip
-            self._save(lesson.kind, trainer.averaged(), teaching.policy, history)
+        trainer.run()
+        if not team.leads:
+            return
+        found = trainer.validate()
+        history = {
+            **origin, "recipe": asdict(recipe), "seconds": round(trainer.state.seconds), "validation": found,
+            "sources": list(data.sources), "threads": torch.get_num_threads(), "device": self.device,
+            **({"processes": team.count} if team.count > 1 else {}),
+        }  # fmt: skip
+        self._save(lesson.kind, trainer.averaged(), teaching.policy, history)
         minutes = trainer.state.seconds / 60
         shown = ", ".join(f"{name.removeprefix('held_out_')} {value:.4f}" for name, value in found.items())
         print(f"{self.out / NETWORKS}: {recipe.steps} steps in {minutes:.0f} min; held out: {shown}")
-        return 0
 
     def _teaching(self) -> Teaching:
         """Return the policy, frozen, with gradients that go through it to its rows.

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from vla_bench_policies.learned.recipe import LoopRecipe
+from vla_bench_policies.learned.sharing import ALONE
 from vla_bench_policies.learned.windows import WindowBatch, Windows
 from vla_bench_policies.reference.training.state import State
 from vla_bench_policies.reference.training.team import Team
@@ -38,8 +39,14 @@ AHEAD = 2
 class Objective(Protocol):
     """What networks learn from; it holds them, and knows the frozen policy."""
 
-    def training(self, batch: WindowBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss, and what the log shows of it."""
+    def training(self, batch: WindowBatch, step: int, team: Team = ALONE) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss, and what the log shows of it; both of the batch of the whole team (see `of_all`).
+
+        Args:
+            batch: This process's share of the windows.
+            step: Number of the step.
+            team: Those who have the other shares.
+        """
         ...
 
     def held_out(self, batch: WindowBatch) -> dict[str, Tensor]:
@@ -52,7 +59,7 @@ class NetworkTrainer:
 
     def __init__(
         self, recipe: LoopRecipe, network: nn.Module, objective: Objective, windows: Windows, directory: Path,
-        origin: dict[str, str], team: Team = Team(),  # noqa: B008 - it is frozen
+        origin: dict[str, str], team: Team = ALONE,
     ) -> None:  # fmt: skip
         """Begin with a network as it is, or take up where the directory has stopped.
 
@@ -63,16 +70,18 @@ class NetworkTrainer:
             windows: Of the policy's demonstrations.
             directory: Holds the state and the log.
             origin: What must be equal when it goes on: policy, demonstrations, networks begun from.
-            team: Those who train together: each with a trainer and its share of the windows. The gradient is the mean
-                of theirs, each over its own windows.
+            team: Those who train together: each with a trainer and its share of the windows. Their number may change
+                from one session to the next.
 
         Raises:
+            OptionError: If the batch cannot be shared out evenly.
             ApartError: If others find another state in their directory.
             OtherTrainingError: If the directory holds another training.
             CheckpointError: If its state is broken.
         """
         self.recipe, self._windows, self._directory = recipe, windows, directory
         self._network, self._objective, self._team = network, objective, team
+        self._own = team.share(recipe.batch)
         self._device = next(network.parameters()).device
         optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, weight_decay=0.01, fused=True)
         averaged = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -142,7 +151,7 @@ class NetworkTrainer:
     def _batches(self) -> Generator[WindowBatch]:
         """Return the batches from this step on; some are made ahead, in threads, since flow takes its time."""
         steps = iter(range(self.state.step, self.recipe.steps))
-        make = partial(self._windows.training, own=self._team.share(self.recipe.batch))
+        make = partial(self._windows.training, own=self._own)
         with ThreadPoolExecutor(AHEAD) as pool:
             made = deque(pool.submit(make, step) for step in islice(steps, AHEAD))
             while made:
@@ -154,16 +163,15 @@ class NetworkTrainer:
         rate = cosine_rate(self.recipe.learning_rate, self.recipe.warmup_steps, self.recipe.steps, self.state.step)
         for group in self.state.optimiser.param_groups:
             group["lr"] = rate
-        loss, parts = self._objective.training(batch, self.state.step)
-        (loss / self._team.count).backward()
+        loss, parts = self._objective.training(batch, self.state.step, self._team)
+        loss.backward()
         self._team.add_gradients(self._network)
         norm = nn.utils.clip_grad_norm_(self._network.parameters(), self.recipe.clip)
         self.state.optimiser.step()
         self.state.optimiser.zero_grad()
         self.state.step += 1
         self.state.average(EMA)
-        means = {name: self._team.total(part) / self._team.count for name, part in parts.items()}
-        return {**means, "gradient": norm, "learning_rate": torch.tensor(rate)}
+        return {**parts, "gradient": norm, "learning_rate": torch.tensor(rate)}
 
     def _note(self, row: dict[str, Any]) -> None:
         with (self._directory / LOG).open("a") as stream:

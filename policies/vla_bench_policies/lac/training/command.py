@@ -23,6 +23,7 @@ class TrainLac(TrainNetworks):
 
     Stage 2 begins with the gates of stage 1 (`--begin`); without them it is the paper's "without stage I". One run of
     stage 2 is one operating point: sweep `--saving`. Interrupt it at any moment; run it again and it goes on exactly.
+    On several GPUs: `torchrun --nproc-per-node 4 -m vla_bench.cli train lac ...`.
     """
 
     out: Path = Path("results/training/lac")

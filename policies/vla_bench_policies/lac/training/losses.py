@@ -12,8 +12,10 @@ from vla_bench_policies.lac.gates import Gates, n_reused, prepared
 from vla_bench_policies.lac.relaxation import Estimator, candidate_masks, expected_ratio, hard_mask, mixed
 from vla_bench_policies.lac.training.recipe import GateRecipe
 from vla_bench_policies.learned.blend import Remembered
+from vla_bench_policies.learned.sharing import ALONE, of_all
 from vla_bench_policies.learned.teacher import Looked, Teacher, alignment_target
 from vla_bench_policies.learned.windows import WindowBatch
+from vla_bench_policies.reference.training.team import Team
 from vla_bench_policies.token_cache.layout import RowLayout
 
 
@@ -26,29 +28,30 @@ class Asked:
 
 
 class Losses:
-    """The losses of both stages on one batch."""
+    """The losses of both stages on one batch, which a team shares out."""
 
     def __init__(self, recipe: GateRecipe, gates: Gates, teacher: Teacher) -> None:
         self._recipe, self._gates, self._teacher = recipe, gates, teacher
 
-    def training(self, batch: WindowBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def training(self, batch: WindowBatch, step: int, team: Team = ALONE) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of the recipe's stage, and its parts."""
         if self._recipe.stage == 2:
-            return self.joint(batch, step)
-        loss = self.alignment(batch)
+            return self.joint(batch, step, team)
+        loss = self.alignment(batch, team)
         return loss, {"alignment": loss.detach()}
 
     def held_out(self, batch: WindowBatch) -> dict[str, Tensor]:
         """Return what `inference` finds, and the alignment error."""
         return self.inference(batch) | {"alignment": self.alignment(batch)}
 
-    def alignment(self, batch: WindowBatch) -> Tensor:
+    def alignment(self, batch: WindowBatch, team: Team = ALONE) -> Tensor:
         """Return L_align = MSE(f_sel(V_t), S_VLA) of stage I (paper, section 3)."""
         rows, layout = self._teacher.window_rows(batch)
         target = alignment_target(self._full(rows[:, 1:].flatten(0, 1), layout).attention)
-        return F.mse_loss(self._ask(batch, rows, layout).scores.flatten(0, 1), target)
+        scores = self._ask(batch, rows, layout).scores.flatten(0, 1)
+        return F.mse_loss(of_all(scores, team), of_all(target, team))
 
-    def joint(self, batch: WindowBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def joint(self, batch: WindowBatch, step: int, team: Team = ALONE) -> tuple[Tensor, dict[str, Tensor]]:
         """Return L_VLA + lambda L_ratio of stage II (paper, section 3), and its parts."""
         recipe = self._recipe
         blends = recipe.blend_every and step % recipe.blend_every == recipe.blend_every - 1
@@ -63,11 +66,11 @@ class Losses:
         task = asked.scores.new_zeros(())
         for index in range(1, rows.shape[1]):
             masks = candidate_masks(asked.scores[:, index - 1], ratios, tau_s)
-            mask = mixed(asked.logits[:, index - 1], masks, estimator, tau, generator)
+            mask = mixed(asked.logits[:, index - 1], masks, estimator, tau, generator, team)
             looked = self._teacher.look(rows[:, index], layout, mask, remembered)
             self_made = rng.random() < recipe.self_made
             full = None if self_made and recipe.task_loss == "imitation" else self._full(rows[:, index], layout)
-            task = task + self._task(looked, batch, index, full, generator)
+            task = task + self._task(looked, batch, index, full, generator, team)
             if not self_made and full is not None:
                 remembered = full.remembered
             elif estimator == "gumbel":
@@ -75,10 +78,11 @@ class Losses:
             else:  # a blend is a cache that inference never has
                 remembered = self._likeliest(rows[:, index], layout, asked, index, remembered).remembered
         task = task / (rows.shape[1] - 1)
-        saved = expected_ratio(asked.logits.flatten(0, 1), ratios).mean()
-        likeliest = asked.logits.new_tensor(ratios)[asked.logits.argmax(dim=-1)].mean()
+        logits = of_all(asked.logits, team)
+        saved = expected_ratio(logits.flatten(0, 1), ratios).mean()
+        likeliest = logits.new_tensor(ratios)[logits.argmax(dim=-1)].mean()
         parts = {"task": task.detach(), "expected_ratio": saved.detach(), "likeliest_ratio": likeliest}
-        return task - recipe.saving * saved, parts | {"entropy": _entropy(asked.logits).detach()}
+        return task - recipe.saving * saved, parts | {"entropy": _entropy(logits).detach()}
 
     @torch.no_grad()
     def inference(self, batch: WindowBatch, ratio: float | None = None) -> dict[str, Tensor]:
@@ -132,12 +136,14 @@ class Losses:
         return Asked(scores.unflatten(0, frames.shape[:2]), logits.unflatten(0, frames.shape[:2]))
 
     def _task(
-        self, looked: Looked, batch: WindowBatch, index: int, full: Looked | None, generator: torch.Generator
-    ) -> Tensor:
-        """Return L_VLA of a step."""
-        reference = full.answer if self._recipe.task_loss == "distill" and full is not None else None
-        demonstrated, within = batch.chunk[:, index], batch.within[:, index]
-        return self._teacher.loss(looked.answer, demonstrated, within, reference, generator)
+        self, looked: Looked, batch: WindowBatch, index: int, full: Looked | None, generator: torch.Generator,
+        team: Team = ALONE,
+    ) -> Tensor:  # fmt: skip
+        """Return L_VLA of a step over the whole team's windows: it divides by the actions that they still have."""
+        distill = self._recipe.task_loss == "distill"
+        reference = of_all(full.answer, team) if distill and full is not None else None
+        demonstrated, within = of_all(batch.chunk[:, index], team), of_all(batch.within[:, index], team)
+        return self._teacher.loss(of_all(looked.answer, team), demonstrated, within, reference, generator)
 
 
 def _entropy(logits: Float[Tensor, "*n ratios"]) -> Tensor:

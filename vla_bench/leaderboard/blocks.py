@@ -43,6 +43,11 @@ class Block:
     """The frames behind it."""
 
     @property
+    def is_compared(self) -> bool:
+        """Return whether anything but the reference was played."""
+        return not self.rows["is_reference"].all()
+
+    @property
     def title(self) -> str:
         """Return what tells the block from others of the same source."""
         return f"{self.facts['suite']}, policy {self.facts['policy']}"

@@ -47,7 +47,7 @@
     const filled = new Set(lines.filter((one) => !one.line.hidden).map((one) => one.home));
     for (const body of bodies) body.hidden = !apart || !filled.has(body);
     mixed.hidden = apart;
-    for (const article of document.querySelectorAll("article[data-block]")) {
+    for (const article of document.querySelectorAll("article[data-block], li[data-block]")) {
       article.hidden = !filled.has(bodies[Number(article.dataset.block)]);
     }
     for (const header of headers) {

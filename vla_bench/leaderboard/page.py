@@ -50,6 +50,8 @@ class Line:
 class Section:
     """A block as the page shows it."""
 
+    number: int
+
     id: str
 
     block: Block
@@ -70,7 +72,7 @@ def render(blocks: Sequence[Block], left_out: Sequence[LeftOut] = ()) -> str:
     frame = leaderboard_df(blocks)
     sections, first = [], 0
     for number, block in enumerate(blocks):
-        sections.append(_section(f"block-{number}", block, first))
+        sections.append(_section(number, block, first))
         first += len(block.rows)
     script = _file("page.js")
     environment = jinja2.Environment(
@@ -83,6 +85,7 @@ def render(blocks: Sequence[Block], left_out: Sequence[LeftOut] = ()) -> str:
     environment.filters["short"] = short
     return environment.get_template("page.html").render(
         sections=sections,
+        alone=[section for section in sections if not section.block.is_compared],
         left_out=left_out,
         where=WHERE,
         shown=SHOWN,
@@ -99,8 +102,8 @@ def render(blocks: Sequence[Block], left_out: Sequence[LeftOut] = ()) -> str:
     )
 
 
-def _section(name: str, block: Block, first: int) -> Section:
-    ranks = ranked(block)
+def _section(number: int, block: Block, first: int) -> Section:
+    name, ranks = f"block-{number}", ranked(block)
     lines = tuple(
         Line(
             first + offset,
@@ -112,7 +115,9 @@ def _section(name: str, block: Block, first: int) -> Section:
         for offset, (_, row) in enumerate(block.rows.assign(**block.facts).iterrows())
     )
     remarks = tuple(_remarks(block))
-    return Section(name, block, headline(block), lines, remarks, tuple(plots(block, name)), _families(block.families))
+    return Section(
+        number, name, block, headline(block), lines, remarks, tuple(plots(block, name)), _families(block.families)
+    )
 
 
 def _remarks(block: Block) -> list[str]:

@@ -119,6 +119,34 @@ def test_stages_add_up_to_the_policy_time(ax: Axes) -> None:
     assert widths["rest"] == pytest.approx([6, 6, 1])
 
 
+def test_a_query_that_skips_a_stage_has_none_of_it_in_the_mean(ax: Axes) -> None:
+    queries = (
+        QUERIES[QUERIES["method"] == "full"]
+        .assign(**{"stage_ms gate": [None, 4.0] * 3})
+        .astype({"stage_ms gate": float})
+    )
+    figures.stage_bars(ax, queries)
+    widths = {container.get_label(): [bar.get_width() for bar in container] for container in ax.containers}
+    asked = queries[~queries["is_warmup"] & ~queries["is_first_step"]]
+    assert widths["gate"] == pytest.approx([asked["stage_ms gate"].sum() / len(asked)])
+    assert 0 < widths["gate"][0] < 4
+
+
+def test_twenty_methods_have_a_legend_that_fits_above_axes_of_the_usual_size(ax: Axes) -> None:
+    figures.success_against_latency(ax, SUMMARY)
+    ax.figure.draw_without_rendering()
+    usual = ax.get_window_extent().height
+    ax.clear()
+    long = [row(f"a-method-with-a-long-name:{index}", 0.8, 10) for index in range(20)]
+    figures.success_against_latency(ax, pd.DataFrame(long))
+    ax.figure.draw_without_rendering()
+    legend = ax.get_legend().get_window_extent()
+    assert len(ax.get_legend().get_texts()) == 20
+    assert 0 <= legend.x0 < legend.x1 <= ax.figure.bbox.width
+    assert legend.y1 <= ax.figure.bbox.height
+    assert ax.get_window_extent().height > 0.8 * usual
+
+
 def test_success_by_task_shows_every_rate_and_the_whole(ax: Axes) -> None:
     found = [("full", 0, True), ("full", 0, True), ("full", 1, False), ("lac", 0, True), ("lac", 0, False)]
     episodes = pd.DataFrame(found, columns=["method", "task", "success"]).assign(outcome="success")

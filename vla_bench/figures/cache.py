@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from vla_bench.errors import VlaBenchError
-from vla_bench.figures.paper import dashes, look
+from vla_bench.figures.paper import dashes, legend_above, look
 
 AGE = "cache age_max"
 EFFECTIVE = "cache effective"
@@ -61,7 +61,7 @@ def _over_episode(ax: Axes, queries: pd.DataFrame, of: Callable[[pd.DataFrame], 
             )
     ax.set_xlabel("control step")
     ax.grid(alpha=0.25)
-    ax.legend(frameon=False, fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+    legend_above(ax)
 
 
 def distance_against_age(ax: Axes, steps: pd.DataFrame, queries: pd.DataFrame) -> None:
@@ -96,7 +96,7 @@ def distance_against_age(ax: Axes, steps: pd.DataFrame, queries: pd.DataFrame) -
     ax.set_ylabel("distance to full computation [mm]")
     ax.set_ylim(bottom=0)
     ax.grid(alpha=0.25)
-    ax.legend(frameon=False, fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+    legend_above(ax)
 
 
 def _cached(queries: pd.DataFrame) -> pd.DataFrame:

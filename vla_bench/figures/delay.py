@@ -3,7 +3,7 @@
 import pandas as pd
 from matplotlib.axes import Axes
 
-from vla_bench.figures.paper import look
+from vla_bench.figures.paper import legend_above, look
 
 
 def success_against_delay(ax: Axes, delays: pd.DataFrame) -> None:
@@ -32,4 +32,4 @@ def success_against_delay(ax: Axes, delays: pd.DataFrame) -> None:
     ax.set_ylim(-4, 105)
     ax.set_xlim(left=0)
     ax.grid(alpha=0.25)
-    ax.legend(frameon=False, fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+    legend_above(ax)

@@ -4,7 +4,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from vla_bench.compare.frontier import on_front
-from vla_bench.figures.paper import look
+from vla_bench.figures.paper import legend_above, look
 from vla_bench.registry import family
 
 
@@ -43,4 +43,4 @@ def success_against_latency(ax: Axes, summary: pd.DataFrame) -> None:
     ax.set_ylim(-4, 105)  # room for a marker at zero
     ax.set_xlim(left=0)
     ax.grid(alpha=0.25)
-    ax.legend(frameon=False, fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+    legend_above(ax)

@@ -71,6 +71,32 @@ def dashes(methods: Iterable[str]) -> dict[str, str]:
     return found
 
 
+LEGEND_PT = 7.0
+"""Size of a legend's letters."""
+
+LEGEND_ROWS = 3
+"""Rows of a legend for which a figure of the usual height has room."""
+
+
+def legend_above(ax: Axes) -> None:
+    """Put the legend above the axes, in as many columns as its longest entry lets fit into the figure.
+
+    A figure that holds nothing else grows by the rows beyond the third, so that twenty methods leave the axes their
+    size.
+    """
+    labels = ax.get_legend_handles_labels()[1]
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    letter_in = 0.55 * LEGEND_PT / 72  # of DejaVu Sans, mean
+    entry_in = 4 * LEGEND_PT / 72 + letter_in * max(map(len, labels), default=0)
+    columns = min(3, max(1, int(0.9 * figure.get_figwidth() / entry_in)))  # it is centred on the axes, not the figure
+    rows = -(-len(labels) // columns)
+    if rows > LEGEND_ROWS and len(figure.axes) == 1:
+        figure.set_figheight(figure.get_figheight() + (rows - LEGEND_ROWS) * 1.7 * LEGEND_PT / 72)
+    place: Any = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
+    ax.legend(frameon=False, fontsize=LEGEND_PT, ncols=columns, **place)
+
+
 @contextmanager
 def paper_figure(*paths: Path, width_in: float = WIDTH_IN, height_in: float = HEIGHT_IN) -> Iterator[Axes]:
     """Give an Axes to draw on, then write the figure to every path, in the format its suffix names.

@@ -3,6 +3,7 @@
 import pandas as pd
 from matplotlib.axes import Axes
 
+from vla_bench.figures.paper import legend_above
 from vla_bench.tables import REFERENCE_METHOD
 
 ORDER = ("preprocess", "flow", "gate", "vision", "prefill", "decode", "postprocess", "policy", "link")
@@ -26,12 +27,14 @@ FILLS = {
 def stage_bars(ax: Axes, queries: pd.DataFrame) -> None:
     """Draw the mean time of each stage [ms a query] as bars on top of each other, `full` first.
 
-    Means, because medians of stages do not add up. Warm-up and first queries are left out, and what a method does not
-    compute counts as nothing: an action that is repeated is no query. `queries` is the frame of that name.
+    Means, because medians of stages do not add up. Warm-up and first queries are left out. A query that skips a stage,
+    as a refresh skips the gate, counts with 0 ms of it; an action that is repeated is no query. `queries` is the frame
+    of that name.
     """
     timed = queries[~queries["is_warmup"] & ~queries["is_first_step"]]
     columns = {f"stage_ms {name}": name for name in ORDER if f"stage_ms {name}" in timed}
-    means = timed.groupby("method")[[*columns, "policy_ms"]].mean().rename(columns=columns).fillna(0.0)
+    spent = timed.fillna(dict.fromkeys(columns, 0.0))
+    means = spent.groupby("method")[[*columns, "policy_ms"]].mean().rename(columns=columns).fillna(0.0)
     means["rest"] = (means.pop("policy_ms") - means[[*columns.values()]].sum(axis=1)).clip(lower=0)
     order = sorted(means.index, key=lambda name: (name == REFERENCE_METHOD, -means.loc[name].sum()))
     left = pd.Series(0.0, index=order)
@@ -44,4 +47,4 @@ def stage_bars(ax: Axes, queries: pd.DataFrame) -> None:
         ax.annotate(f"{whole:.1f}", (whole, at), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7)
     ax.set_xlabel("time per query [ms], mean")
     ax.margins(x=0.1)
-    ax.legend(frameon=False, fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4)
+    legend_above(ax)

@@ -32,9 +32,9 @@ $(READY): pyproject.toml constraints.txt tools/system_packages.sh
 	touch $@
 
 demo: setup  ## Compare acceleration methods on real LIBERO, in minutes: a table and a figure
-	$(BIN)/vla-bench run --suite libero-object@1 --policy reference:execute=2,ensemble=True --method full --method lac:recover=1 \
-		--method fastv:0.5 --method random:0.4 --method pixel-difference:0.4 --method keyframe:1000 \
-		--protocol reference-fast --tasks 0 1 2 --episodes 2 --results results/demo
+	$(BIN)/vla-bench run --suite libero-object@1 --policy reference:execute=2,ensemble=True --method full --method lac:bold+refresh:2 \
+		--method vla-pruner:0.5 --method fastv:0.5 --method random:0.4 \
+		--protocol reference-fast --episodes 1 --results results/demo
 	$(BIN)/vla-bench figure results/demo --out results/demo/success_latency.png results/demo/success_latency.pdf
 
 demonstrations: setup  ## Collect what the reference VLA is trained on: four suites (3 h on 2 cores, 0.5 GB; PROFILE=standard: longer)

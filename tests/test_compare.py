@@ -350,10 +350,14 @@ def test_reference_margin_and_file_can_be_chosen(tmp_path: Path, capsys) -> None
 
 
 def test_real_results_are_compared(tmp_path: Path, capsys) -> None:
-    demo = Path(__file__).parent.parent / "results" / "released" / "demo"
-    assert cli.main(["compare", str(demo), "--out", str(tmp_path / "out.csv")]) == 11
-    said = capsys.readouterr().out
-    assert said.count(" worse (success)\n") == 6
+    main, out = Path(__file__).parent.parent / "results" / "released" / "main", tmp_path / "out.csv"
+    assert cli.main(["compare", str(main), "--margin", "5", "--out", str(out)]) == 12
+    said, found = capsys.readouterr().out, pd.read_csv(out)
+    assert all(method in said for method in found["method"])
+    assert found.groupby("policy").size().tolist() == [20, 3]
+    found = found[found["policy"] == "reference-oft:execute=2,ensemble"].set_index("method")
+    assert found.loc["pixel-difference:0.4", "verdict"] == "worse"
+    assert found.loc["full-eager", "verdict"] == "undecided"  # ten starts say nothing about a few points
 
 
 def test_two_thousand_pairs_are_compared_in_less_than_a_second(tmp_path: Path) -> None:

@@ -82,6 +82,9 @@ def test_the_interval_of_the_hypervolume_covers_the_truth() -> None:
     assert 0.91 <= covered <= 0.99
 
 
-def test_the_released_demo_has_a_frontier() -> None:
-    table = frontier_df(Path(__file__).parent.parent / "results" / "released" / "demo")
-    assert set(table["family"]) >= {"random", "keyframe"}
+def test_released_results_have_a_frontier() -> None:
+    table = frontier_df(Path(__file__).parent.parent / "results" / "released" / "main")
+    assert sorted(set(table["policy"])) == [f"reference-oft:execute={n},ensemble" for n in (2, 4)]
+    for _, families in table.set_index("family").groupby("policy"):
+        assert families.loc["lac+refresh", "hypervolume"] > 0
+    assert {"random", "keyframe", "specprune"} <= set(table["family"])

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import toy
 
-from vla_bench import cli
+from vla_bench import cli, registry
 from vla_bench.errors import UnknownNameError
-from vla_bench.planfile import PlanFileError, expanded, read
+from vla_bench.planfile import PlanFileError, expanded, read, shipped
 
 assert toy.TOY
 
@@ -60,3 +60,14 @@ def test_what_is_no_plan_is_refused(path: Path, content: str | None, problem: st
 def test_a_plan_that_nobody_ships_is_refused() -> None:
     with pytest.raises(UnknownNameError, match="no plan named 'ablation-everything'"):
         read("ablation-everything")
+
+
+@pytest.mark.parametrize("name", sorted(shipped()))
+def test_a_plan_that_ships_names_what_exists(name: str) -> None:
+    plan = read(name)
+    suite = registry.suite(plan["suite"])
+    assert plan["protocol"] in suite.protocols()
+    assert registry.policy(plan["policy"]).name.startswith("reference-oft")
+    methods = [registry.method(method).name for method in plan["methods"]]
+    assert methods[0] == "full"
+    assert len(set(methods)) == len(methods) > 2

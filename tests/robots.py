@@ -42,6 +42,8 @@ class FakeDriver:
     joints_rad: np.ndarray = field(default_factory=HOME.copy)
     sent: list[SetPoint] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
+    halted: list[int] = field(default_factory=list)
+    """How many set-points had been sent whenever the arm was told to stand: from there on it brakes by itself."""
     raises_in: set[str] = field(default_factory=set)
     overrides: dict[str, Any] = field(default_factory=dict)
     """Fields of the state that are measured differently."""
@@ -77,9 +79,11 @@ class FakeDriver:
 
     def hold(self) -> None:
         self._do("hold")
+        self.halted.append(len(self.sent))
 
     def stop(self) -> None:
         self._do("stop")
+        self.halted.append(len(self.sent))
 
     def home(self) -> None:
         self._do("home")

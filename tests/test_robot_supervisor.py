@@ -1,5 +1,7 @@
 """The state machine, both watchdogs and the faults; nothing that a client sends drives the arm beyond its limits."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from test_robot_limiter import ANY, broken_limits
 
 from vla_bench_envs.robot import requests
 from vla_bench_envs.robot.errors import MessageError
+from vla_bench_envs.robot.limiter import SetPoint
 from vla_bench_envs.robot.messages import COMMANDS, checked
 from vla_bench_envs.robot.phases import ENABLED, FOLLOWING, LATCHED, Phase, leads_to
 
@@ -288,11 +291,23 @@ def test_whatever_clients_send_every_command_that_reaches_the_driver_keeps_every
         if desk.phase in ("HOLD", "READY", "IDLE"):  # bring it back, so that the rest of the list moves it
             desk.command("a", "acquire")
             desk.command("a", "arm" if desk.phase == "HOLD" else "home")
-    sent = np.array([HOME, *(point.joints_rad for point in desk.driver.sent)])
-    assert broken_limits(sent) == []
-    grip = np.array([point.gripper_m for point in desk.driver.sent])
+    ends = sorted({0, *desk.driver.halted, len(desk.driver.sent)})
+    sent = [SetPoint(HOME, LIMITS.gripper_open_m), *desk.driver.sent]
+    for begin, end in pairwise(ends):  # who was told to stand begins again at rest, where the last set-point was
+        assert broken_limits(np.array([point.joints_rad for point in sent[begin : end + 1]])) == []
+    grip = np.array([point.gripper_m for point in sent])
     assert np.isfinite(grip).all()
     assert (np.abs(np.diff(grip)) <= LIMITS.gripper_speed_m_s / LIMITS.servo_hz).all()
+
+
+def test_an_arm_that_was_told_to_move_since_it_was_measured_is_not_taken_over(desk: Desk) -> None:
+    desk.act("a", PUSH)
+    desk.wait(0.01)
+    desk.ask("b", {"t": "estop"}, "observe")
+    assert desk.command("o", "reset", "operator")["ok"]
+    assert desk.command("a", "home")["reason"] == "the arm still moves"
+    desk.wait(0.01)
+    assert desk.command("a", "home")["ok"]
 
 
 def test_a_command_with_a_patience_that_is_no_number_never_arrives() -> None:

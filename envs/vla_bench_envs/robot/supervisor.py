@@ -55,7 +55,7 @@ class Supervisor:
         self.starved_ms = 0.0
         self._goal_rad: np.ndarray | None = None
         self._gripper_m: float | None = None
-        self._applied_ns = self._ticked_ns = 0
+        self._applied_ns = self._ticked_ns = self._moved_ns = 0
         self._n_blocked = 0
 
     def connect(self, now_ns: int) -> None:
@@ -185,6 +185,7 @@ class Supervisor:
         self.gate.counters[Reason.BRAKED] += self.limiter.braked
         if not self.dry_run:
             self.driver.command(set_point)
+            self._moved_ns = self._moved_ns if self.limiter.at_rest else now_ns
         if homing:
             self._n_blocked = self._n_blocked + 1 if self.limiter.braked else 0
             if np.abs(set_point.joints_rad - self.limits.home_rad).max() < ARRIVED_RAD and self.limiter.at_rest:
@@ -235,8 +236,8 @@ class Supervisor:
         state = self.state
         if state is None:
             return "no state of the arm"
-        if np.abs(state.velocities_rad_s).max() > STANDING_RAD_S:
-            return "the arm still moves"
+        if state.t_ns <= self._moved_ns or np.abs(state.velocities_rad_s).max() > STANDING_RAD_S:
+            return "the arm still moves"  # or was told to after it was measured
         try:
             self.limiter.restart(state.joints_rad, state.gripper_m)
         except OutsideError as caught:

@@ -90,9 +90,10 @@
   }
   form.addEventListener("change", update);
   form.addEventListener("submit", (event) => event.preventDefault());
-  form.addEventListener("reset", () => {
+  document.getElementById("all-rows").addEventListener("click", () => {
     order = FIRST;
-    setTimeout(update); // the event comes before the fields change
+    form.reset();
+    update();
   });
   document.getElementById("csv-shown").addEventListener("click", () =>
     download(shownLines().map((one) => one.record), "leaderboard_shown.csv"));

@@ -145,11 +145,16 @@ def test_from_the_command_to_a_method_that_keeps_its_contract(dataset, weights, 
     )  # fmt: skip
     assert first.run() == 0
     second = replace(first, stage=2, begin=tmp_path / "one" / NETWORKS, out=tmp_path / "two", language=True)
-    with pytest.raises(RuntimeError):  # gates that are told the instruction have one layer more
+    with pytest.raises(OptionError, match="is not told the instruction"):
         second.run()
     assert replace(second, language=False).run() == 0
     path = tmp_path / "two" / NETWORKS
     trained = networks_on_disk.load(path, KIND)
+    assert replace(second, language=False, half=True, out=tmp_path / "half").run() == 0
+    half = networks_on_disk.load(tmp_path / "half" / NETWORKS, KIND)
+    assert (tmp_path / "half" / NETWORKS).stat().st_size < 0.7 * path.stat().st_size
+    for name, weight in half.network.state_dict().items():
+        assert torch.equal(weight, trained.network.state_dict()[name].half().float())
     assert trained.history["recipe"]["stage"] == 2
     assert trained.history["begin"] == networks_on_disk.load(tmp_path / "one" / NETWORKS, KIND).sha256[:12]
     assert path.stat().st_size < 2_000_000

@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from vla_bench.errors import UnknownNameError, VlaBenchError
@@ -88,8 +89,8 @@ class Trained:
             digest.update(name.encode() + weight.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
-    def save(self, path: Path) -> None:
-        """Write the file in one step.
+    def save(self, path: Path, dtype: torch.dtype = torch.float32) -> None:
+        """Write the file in one step, its weights rounded to `dtype`.
 
         Raises:
             CheckpointWriteError: If it cannot be written.
@@ -98,7 +99,8 @@ class Trained:
             "kind": self.kind.name, "config": asdict(self.network.config), "policy": self.policy,
             "first_layer": self.first_layer, "history": self.history,
         }  # fmt: skip
-        tensors = {name: weight.detach().cpu().contiguous() for name, weight in self.network.state_dict().items()}
+        weights = self.network.state_dict().items()
+        tensors = {name: weight.detach().to("cpu", dtype).contiguous() for name, weight in weights}
         write_tensors(path, tensors, {HEADER: json.dumps(header)})
 
 

@@ -96,6 +96,9 @@ class TrainNetworks(ABC):
     threads: int = 0
     """CPU threads; 0 means all cores."""
 
+    half: bool = False
+    """Write the networks in half precision, in files half as large; what is held out is measured with those."""
+
     cache: Path = Path("results/frames")
     """Directory of decoded frames, shared with `vla-bench train reference`."""
 
@@ -151,6 +154,8 @@ class TrainNetworks(ABC):
         trainer.run()
         if not team.leads:
             return
+        if self.half:
+            trainer.round_averaged(torch.float16)
         found = trainer.validate()
         history = {
             **origin, "recipe": asdict(recipe), "seconds": round(trainer.state.seconds), "validation": found,
@@ -184,4 +189,5 @@ class TrainNetworks(ABC):
         return policy.teaching(self.first_layer)
 
     def _save(self, kind: Kind, network: nn.Module, policy: str, history: dict[str, Any]) -> None:
-        Trained(kind, network, policy, self.first_layer, history).save(self.out / NETWORKS)
+        dtype = torch.float16 if self.half else torch.float32
+        Trained(kind, network, policy, self.first_layer, history).save(self.out / NETWORKS, dtype)

@@ -142,6 +142,11 @@ class NetworkTrainer:
             for key in found[0]
         }
 
+    def round_averaged(self, dtype: torch.dtype) -> None:
+        """Round the averaged weights to another precision, as they will be on the disk."""
+        averaged = self.state.averaged
+        self.state.averaged = {name: tensor.to(dtype).to(tensor.dtype) for name, tensor in averaged.items()}
+
     def averaged(self) -> nn.Module:
         """Return a copy with the averaged weights: what is saved."""
         network = copy.deepcopy(self._network)

@@ -59,6 +59,7 @@ class TrainLac(TrainNetworks):
         Raises:
             NetworksError: If the file to begin with holds no gates.
             ForeignNetworksError: If they are another policy's.
+            OptionError: If they are told the instruction and these are not, or the other way round.
         """
         sight = teaching.teacher.sight
         if self.flow_px < 0 or (self.flow_px and sight.image_px % self.flow_px):
@@ -78,6 +79,12 @@ class TrainLac(TrainNetworks):
         gates, begin = Gates(recipe.gates), "random"
         if self.begin is not None:
             trained = checkpoint.load_for(self.begin, KIND, teaching.policy)
+            told = bool(trained.network.config.text_width)
+            if told != self.language:
+                found = f"{self.begin}, which {'is' if told else 'is not'} told the instruction"
+                raise OptionError(
+                    "--begin", found, f"gates that were trained {'with' if self.language else 'without'} --language"
+                )
             gates.load_state_dict(trained.network.state_dict())
             begin = trained.sha256[:12]
         flow = flow_named(self.flow)

@@ -24,7 +24,7 @@ SIGLIP = {"width": 48, "hidden": 96, "depth": 3, "class": False, "registers": 0,
 WIDTH, HIDDEN, LAYERS, HEADS, VOCABULARY = 64, 96, 4, 4, 32064
 EPS = 1e-6
 CAMERAS = ("agentview", "robot0_eye_in_hand")
-TASK = Task("libero-spatial@1", 0, "drawer", "Open the drawer", horizon=8, n_initial_states=5)
+TASK = Task("libero-spatial@1", 0, "drawer", "Open the drawer", horizon=8, n_initial_states=5, dataset="libero_spatial")
 SENTENCES = ("open the drawer", "Put the bowl on the plate", "turn on the stove")
 
 STATISTICS = {

@@ -1,19 +1,27 @@
 """Recordings of a bright square for fast tests of what reads demonstrations: never a benchmark."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
-from vla_bench import video
+from vla_bench import provenance, video
 from vla_bench.demonstrations import statistics
 from vla_bench.demonstrations.layout import Layout
 from vla_bench.demonstrations.writer import DatasetWriter, Episode
+from vla_bench.types import ActionSpec
 
 CAMERAS = ("agentview", "robot0_eye_in_hand")
 
 
-def write_dataset(directory: Path, n_episodes: int = 20, cameras=CAMERAS, px: int = 32) -> Path:
+def write_dataset(
+    directory: Path, n_episodes: int = 20, cameras=CAMERAS, px: int = 32, spec: ActionSpec | None = None
+) -> Path:
     """Two sentences in turn; the action is where the bright square is, so there is something to learn."""
+    if spec is not None:
+        plan = {"suite": "x@1", "protocol": {"name": "x"}, "episodes": 10, "seed": 0, "pushes_hz": 0.0, "out": "x"}
+        directory.mkdir(parents=True)
+        provenance.write(directory, plan | {"action_spec": asdict(spec)}, {})
     names = tuple(f"n{index}" for index in range(8))
     form = Layout(cameras, px, 20, names, names[:7], "panda")
     sentences = ["open the drawer", "close the drawer"]

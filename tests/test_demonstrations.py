@@ -14,18 +14,19 @@ import pytest
 pytest.importorskip("av")
 pytest.importorskip("libero.libero")
 
-from vla_bench import video
+from vla_bench import registry, video
 from vla_bench.demonstrations import layout, statistics
 from vla_bench.demonstrations.dataset import Dataset, NoDatasetError
 from vla_bench.demonstrations.writer import DatasetWriteError, DatasetWriter, OtherConditionsError
 from vla_bench.errors import OptionError, RunLockedError
-from vla_bench_envs.libero.demonstrations import collect
-from vla_bench_envs.libero.demonstrations.attempts import MAX_FAILURES_IN_A_ROW, Shelf
-from vla_bench_envs.libero.demonstrations.collect import Collect, Collected
-from vla_bench_envs.libero.demonstrations.crew import CollectorError
+from vla_bench_envs.demonstrations import collect
+from vla_bench_envs.demonstrations.attempts import MAX_FAILURES_IN_A_ROW, Shelf
+from vla_bench_envs.demonstrations.collect import Collect, Collected
+from vla_bench_envs.demonstrations.crew import CollectorError
+from vla_bench_envs.demonstrations.pushes import Pushes
+from vla_bench_envs.demonstrations.recording import Recording, record
+from vla_bench_envs.demonstrations.source import NotDemonstratedError, Stand, UnfitPicturesError, preset_of, source_of
 from vla_bench_envs.libero.demonstrations.initial_states import MIN_DISTANCE_M, InitialStates, NoRoomError
-from vla_bench_envs.libero.demonstrations.pushes import Pushes
-from vla_bench_envs.libero.demonstrations.recording import Recording, record
 from vla_bench_envs.libero.environment import LiberoEnv
 from vla_bench_envs.libero.experts.policy import ExpertPolicy
 from vla_bench_envs.libero.suites import find_suite
@@ -33,6 +34,7 @@ from vla_bench_envs.libero.suites import find_suite
 SIZE = 128
 CAMERAS = ("agentview", "robot0_eye_in_hand")
 SUITE = find_suite("libero-object@1")
+SOURCE = source_of(SUITE)
 PLAN = {"suite": SUITE.name, "protocol": "reference-fast", "tasks": (0, 1), "episodes": 2}
 BUTTER = 6
 """Of libero-object: a task of some 130 steps."""
@@ -256,7 +258,7 @@ def test_dataset_of_other_conditions_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(OtherConditionsError, match=f"^{re.escape(message)}$"):
         Collect(out=tmp_path, **PLAN, seed=1).collect()
-    form = collect._form(SUITE.protocols()["openvla"])
+    form = collect._form(SOURCE, SUITE.protocols()["openvla"])
     with pytest.raises(OtherConditionsError, match=r"agentview differs; .*eye_in_hand differs; tasks differs"):
         DatasetWriter(tmp_path, form, ["another task"])
 
@@ -299,6 +301,23 @@ def test_messages_say_what_to_do(tmp_path: Path) -> None:
     )
 
 
+def test_what_no_expert_demonstrates_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(NotDemonstratedError) as caught:
+        Collect(out=tmp_path, suite="tabletop-sim@1").collect()
+    found = str(caught.value)
+    assert found.startswith("'tabletop-sim@1' has no expert that demonstrates its tasks; expected one of libero-10-")
+    assert found.endswith("libero-spatial@1, simpler-widowx@1: choose another --suite")
+
+
+def test_pictures_that_are_not_square_are_refused() -> None:
+    with pytest.raises(UnfitPicturesError) as caught:
+        preset_of(registry.suite("simpler-widowx@1"), "simpler")
+    assert str(caught.value) == (
+        "the protocol 'simpler' draws 640 x 480 px; expected square pictures: choose another --protocol, for example "
+        "reference"
+    )
+
+
 def test_table_has_a_line_a_task_and_says_why_attempts_failed() -> None:
     rows = [Collected("stir", 2, 3, 120.5, 2_000_000, ("it fell",)), Collected("pour it", 1, 1, 90.0, 1_000_000, ())]
     assert collect.table(rows).splitlines() == [
@@ -312,7 +331,7 @@ def test_table_has_a_line_a_task_and_says_why_attempts_failed() -> None:
 
 def test_pushes_come_at_their_rate_last_a_while_and_leave_the_gripper_alone() -> None:
     wanted = np.array([0.9, 0, 0, 0, 0, 0, -1.0])
-    pushes = Pushes(rate_hz=0.5, control_hz=20.0, rng=np.random.default_rng(0))
+    pushes = Pushes(rate_hz=0.5, control_hz=20.0, rng=np.random.default_rng(0), form=SOURCE.push)
     applied = np.array([pushes.disturb(wanted) for _ in range(20_000)])
     assert np.abs(applied).max() == 1.0
     assert (applied[:, 6] == -1.0).all()
@@ -323,7 +342,7 @@ def test_pushes_come_at_their_rate_last_a_while_and_leave_the_gripper_alone() ->
 
 
 def test_pushes_at_a_rate_of_zero_change_nothing() -> None:
-    pushes = Pushes(0.0, 20.0, np.random.default_rng(0))
+    pushes = Pushes(0.0, 20.0, np.random.default_rng(0), SOURCE.push)
     wanted = np.linspace(-1, 1, 7)
     assert all(pushes.disturb(wanted) is wanted for _ in range(1000))
 
@@ -384,7 +403,7 @@ def test_drawing_leaves_the_fixtures_alone(env: LiberoEnv) -> None:
 def test_environment_that_ends_at_success_cannot_record(env: LiberoEnv) -> None:
     message = "ends_at_success is True; expected False: a demonstration goes on to release and retreat"
     with pytest.raises(OptionError, match=f"^{re.escape(message)}$"):
-        record(LiberoEnv(), ExpertPolicy(), env.task, np.zeros(3), seed=0)
+        record(Stand(LiberoEnv(), ExpertPolicy(), InitialStates(env.stage, 0)), env.task, np.zeros(3), seed=0)
 
 
 @pytest.mark.sim
@@ -422,7 +441,13 @@ def test_a_pushed_expert_still_succeeds_and_answers_to_where_it_was_pushed() -> 
         states = InitialStates(env.stage, seed=0)
         state = states.draw(0)
         calm, pushed, again = (
-            record(env, expert, task, state, 0, Pushes(rate, task.control_hz, states.generator(0, "pushes")))
+            record(
+                Stand(env, expert, states),
+                task,
+                state,
+                0,
+                Pushes(rate, task.control_hz, states.generator(0, "pushes"), SOURCE.push),
+            )
             for rate in (0.0, 1.0, 1.0)
         )
     finally:

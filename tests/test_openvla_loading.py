@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from vla_bench.errors import OptionError
+from vla_bench_envs.libero.suites import find_suite
 from vla_bench_policies.openvla import model, tensors
 from vla_bench_policies.openvla.config import DecoderShape, read_config
 from vla_bench_policies.openvla.errors import PublishedCheckpointError, StatisticsKeyError
@@ -123,9 +124,9 @@ def test_statistics_are_the_suites_own_and_their_absence_names_what_there_is(fol
 
     policy = OpenVlaPolicy(str(folder))
     policy.reset(published.TASK, 0)
-    policy.reset(replace(published.TASK, suite="libero-spatial-swap@1"), 0)  # a variant has its parent's
+    policy.reset(replace(published.TASK, dataset=find_suite("libero-spatial-swap@1").dataset), 0)  # its parent's
     with pytest.raises(StatisticsKeyError) as caught:
-        policy.reset(replace(published.TASK, suite="libero-goal@1"), 0)
+        policy.reset(replace(published.TASK, dataset="libero_goal"), 0)
     assert str(caught.value) == (
         f"{folder} has no statistics 'libero_goal' to turn its answers into actions; it has libero_spatial: use the "
         f"checkpoint that was trained for this suite, or name statistics with stats=..."

@@ -164,6 +164,33 @@ def test_a_policy_says_what_decides_its_answers(path: Path) -> None:
     assert len(policies[1].act(observation()).actions) == 4
 
 
+METRES = ActionSpec(translation_m=1.0, rotation_rad=1.0, gripper="open_is_positive")
+ONE_VIEW = replace(SMALL, cameras=("above",), proprio_size=9, proprio_entries=(0, 1, 8))
+
+
+def test_a_policy_has_the_views_the_proprioception_and_the_actions_of_its_checkpoint(tmp_path: Path) -> None:
+    states = Range((-1.0,) * 9, (1.0,) * 9)
+    Checkpoint(ReferenceVLA(ONE_VIEW), ACTIONS, states, {}, METRES).save(tmp_path / "x.safetensors")
+    policy = ReferencePolicy(str(tmp_path / "x.safetensors"))
+    assert (policy.cameras, policy.action_spec) == (("above",), METRES)
+    seen = {"above": np.zeros((32, 32, 3), np.uint8), "instruction": "open the drawer"}
+    assert policy.act(seen | {"proprio": np.zeros(9, np.float32)}).actions.shape == (8, 7)
+    with pytest.raises(UnfitObservationError) as caught:
+        policy.act(seen | {"proprio": np.zeros(8, np.float32)})
+    assert str(caught.value) == (
+        "the observation has a proprioception (8,); the reference VLA was trained on (9,): run it with --protocol "
+        "reference or --protocol reference-fast"
+    )
+
+
+def test_a_header_from_before_other_robots_means_actions_of_libero_and_keeps_its_hash(path: Path) -> None:
+    one = checkpoints.load(path)
+    with safe_open(path, "pt") as stream:
+        assert "action_spec" not in json.loads(stream.metadata()["vla_bench"])
+    assert one.action_spec == ActionSpec()
+    assert replace(one, action_spec=METRES).sha256 != one.sha256
+
+
 def test_an_image_of_another_size_or_a_missing_camera_is_refused(path: Path) -> None:
     policy = ReferencePolicy(str(path))
     large = observation() | {"agentview": np.zeros((64, 64, 3), np.uint8)}

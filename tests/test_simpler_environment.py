@@ -23,8 +23,10 @@ from scipy.spatial.transform import Rotation
 from vla_bench.errors import ActionError, NotResetError, OptionError, StaleImageError
 from vla_bench.testing import check_environment
 from vla_bench_envs.simpler import assets, startup, vulkan
+from vla_bench_envs.simpler.demonstrations.initial_states import MIN_DISTANCE_M, InitialStates
 from vla_bench_envs.simpler.environment import SimplerEnv
 from vla_bench_envs.simpler.errors import MissingAssetsError
+from vla_bench_envs.simpler.experts import plans
 from vla_bench_envs.simpler.experts.policy import ExpertPolicy
 from vla_bench_envs.simpler.protocols import CAMERA
 from vla_bench_envs.simpler.suites import NAME, SUITES, TWINS
@@ -193,6 +195,33 @@ def test_success_is_judged_when_the_protocol_says(success: Any, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("task", TASKS)
+def test_demonstrations_start_near_where_policies_are_evaluated_and_never_there(env: SimplerEnv, task: int) -> None:
+    env.reset(options={"task": task, "init_state": 0})
+    one, other = InitialStates(env.stage, seed=0), InitialStates(env.stage, seed=1)
+    drawn = np.stack([one.draw(index) for index in range(50)])
+    official = env.stage.initial_states
+    apart = np.linalg.norm(drawn[:, None, :, :2] - official[None, :, :, :2], axis=-1).max(axis=-1)
+    assert (apart > MIN_DISTANCE_M).all()
+    assert (apart.min(axis=1) < 0.03 * np.sqrt(2) + 1e-6).all()
+    assert len({state.tobytes() for state in drawn}) == 50
+    np.testing.assert_allclose(np.linalg.norm(drawn[:, :, 3:], axis=-1), 1.0, atol=1e-6)
+    np.testing.assert_array_equal(one.draw(3), drawn[3])
+    assert np.abs(other.draw(3) - drawn[3]).max() > 0
+
+
+def test_an_expert_without_its_object_says_that_it_has_failed(env: SimplerEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    env.reset(options={"task": 2, "init_state": 0})
+    policy = ExpertPolicy()
+    policy.attach(env)
+    policy.reset(env.task, seed=0)
+    monkeypatch.setattr(plans, "HELD_RISE_M", 1.0)
+    monkeypatch.setattr(plans, "ATTEMPTS", 1)
+    for _ in range(40):
+        env.step(policy.act({}).actions[0])
+    assert (policy.finished, policy.failure) == (False, "none of 3 grasps held")
+
+
+@pytest.mark.parametrize("task", TASKS)
 def test_the_expert_solves_the_first_start_and_leaves_it_solved(task: int) -> None:
     env, policy = SimplerEnv(protocol="simpler", images="lazy"), ExpertPolicy()
     policy.attach(env)
@@ -235,10 +264,11 @@ def test_unread_image_is_refused_after_the_next_step(env: SimplerEnv) -> None:
 
 
 @pytest.mark.slow
-def test_the_environment_keeps_its_contract() -> None:
+@pytest.mark.parametrize("task", TASKS)
+def test_the_environment_keeps_its_contract(task: int) -> None:
     short = replace(SUITE.protocol("reference-fast"), name="short", horizons=((NAME, 3),))
     env = SimplerEnv(protocol=short)
-    check_environment(env, task=EGGPLANT)
+    check_environment(env, task=task)
     env.close()
 
 

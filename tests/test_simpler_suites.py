@@ -17,6 +17,7 @@ from vla_bench.errors import OptionError, UnknownNameError
 from vla_bench.suite import Suite
 from vla_bench.types import ActionSpec
 from vla_bench_envs.simpler import assets, startup, vulkan
+from vla_bench_envs.simpler.demonstrations.initial_states import NoRoomError
 from vla_bench_envs.simpler.download import Source, fetch
 from vla_bench_envs.simpler.environment import SimplerEnv
 from vla_bench_envs.simpler.errors import (
@@ -172,6 +173,18 @@ def test_kept_segments_are_those_in_the_list() -> None:
     kept = np.array([1, 4, 19], dtype=np.int32)
     np.testing.assert_array_equal(is_shown(segments, kept), np.isin(segments, kept))
     np.testing.assert_array_equal(is_shown(segments, np.array([40])), np.zeros((6, 7), bool))
+
+
+def test_pictures_have_the_size_that_the_protocol_says() -> None:
+    assert PROTOCOLS["simpler"].picture_px == (480, 640)
+    assert PROTOCOLS["reference"].picture_px == (128, 128)
+
+
+def test_a_task_without_room_for_demonstrations_is_named() -> None:
+    assert str(NoRoomError("stack_cube", 200)) == (
+        "'stack_cube': none of 200 draws is 2 mm away from every official initial state with its objects apart: "
+        "demonstrations of it would start where policies are evaluated; leave the task out"
+    )
 
 
 class Archive(BaseHTTPRequestHandler):

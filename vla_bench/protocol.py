@@ -64,6 +64,11 @@ class Protocol:
         """Return 16 hexadecimal digits of the SHA-256 of all fields."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
+    @property
+    def picture_px(self) -> tuple[int, int]:
+        """Return height and width of the pictures [px]."""
+        return self.image_size, self.image_size
+
     def horizon(self, suite: str, default: int) -> int:
         """Return the control steps an episode of `suite` may take under this protocol."""
         return dict(self.horizons).get(suite, default)

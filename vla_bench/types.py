@@ -77,6 +77,10 @@ class Task:
     action_spec: ActionSpec = field(default_factory=ActionSpec)
     """What an action means here."""
 
+    dataset: str = ""
+    """Published training data of the suite, by the name that checkpoints have it under, for example `libero_spatial`;
+    empty where there is none."""
+
 
 class Outcome(StrEnum):
     """How an episode ended."""

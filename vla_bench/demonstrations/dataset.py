@@ -13,10 +13,11 @@ import pandas as pd
 import pyarrow.parquet as pq
 from jaxtyping import Bool
 
-from vla_bench import video
+from vla_bench import provenance, video
 from vla_bench.demonstrations import layout
 from vla_bench.demonstrations.layout import ACTION, STATE, place, video_key
 from vla_bench.errors import OptionError, VlaBenchError
+from vla_bench.types import ActionSpec
 
 HOLD_OUT_EVERY = 10
 """Of each sentence of a dataset, every tenth episode is for validation and never trained on."""
@@ -75,6 +76,18 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.episodes)
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """Return the entries of a state."""
+        feature = self.info["features"][STATE]
+        return tuple(feature["names"] or map(str, range(feature["shape"][0])))
+
+    @cached_property
+    def action_spec(self) -> ActionSpec:
+        """Return what an action means; LIBERO's where nobody has written it down, as was the custom before SIMPLER."""
+        made = provenance.read(self.directory)
+        return ActionSpec(**(made["plan"].get("action_spec", {}) if made else {}))
 
     @cached_property
     def held_out(self) -> Bool[np.ndarray, " episodes"]:

@@ -15,6 +15,7 @@ from vla_bench_envs.libero.protocols import CONTROL_HZ, PROTOCOLS
 from vla_bench_envs.libero.startup import libero_path, task_names
 
 if TYPE_CHECKING:
+    from vla_bench_envs.libero.demonstrations.source import LiberoSource
     from vla_bench_envs.libero.environment import LiberoEnv
 
 HORIZONS = {"spatial": 220, "object": 280, "goal": 300, "10": 520, "90": 400}
@@ -56,6 +57,9 @@ class LiberoSuite:
 
     horizon: int
     """Control steps of an episode unless the protocol says otherwise."""
+
+    dataset: str
+    """Published demonstrations, by the name of the standard suite that this one is or was made from."""
 
     sentence: Literal["file name", "problem file"] = "file name"
     """Where the instruction is read. Published loops take it from the file's name, which for the standard suites
@@ -111,6 +115,12 @@ class LiberoSuite:
 
         return fingerprint(self.name, protocol).to_dict()
 
+    def demonstrations(self) -> "LiberoSource":
+        """Return where demonstrations of its tasks come from."""
+        from vla_bench_envs.libero.demonstrations.source import LiberoSource
+
+        return LiberoSource()
+
 
 @cache
 def _tasks(suite: LiberoSuite) -> tuple[Task, ...]:
@@ -123,6 +133,7 @@ def _tasks(suite: LiberoSuite) -> tuple[Task, ...]:
             horizon=suite.horizon,
             n_initial_states=N_INITIAL_STATES,
             control_hz=CONTROL_HZ,
+            dataset=suite.dataset,
         )
         for index, name in enumerate(task_names(suite.folder))
     )
@@ -154,6 +165,7 @@ def _standard(family: str) -> LiberoSuite:
         gym_id=f"vla_bench/Libero{family.capitalize()}-v0",
         folder=f"libero_{family}",
         horizon=HORIZONS[family],
+        dataset=f"libero_{family}",
     )
 
 
@@ -164,6 +176,7 @@ def _perturbed(family: str, variant: str) -> LiberoSuite:
         gym_id=f"vla_bench/Libero{family.capitalize()}{variant.capitalize()}-v0",
         folder=f"libero_{family}_{suffix}",
         horizon=HORIZONS[family],
+        dataset=f"libero_{family}",
         sentence=sentence,
     )
 

@@ -186,7 +186,7 @@ class SimplerEnv(gymnasium.Env[Observation, np.ndarray]):
             self._stage = None
 
     def _describe_observation(self) -> spaces.Dict:
-        shape = (self.protocol.image_size, self.protocol.image_width, 3)
+        shape = (*self.protocol.picture_px, 3)
         longest = max(len(task.instruction) for task in self.tasks)
         entries: dict[str, spaces.Space[Any]] = {
             camera: spaces.Box(0, 255, shape, np.uint8) for camera in self.protocol.cameras

@@ -37,6 +37,11 @@ class SimplerProtocol(Protocol):
     assets: Literal["official", "stand-in"] = "official"
     """Whether meshes are the published ones; `stand-in` is part of the protocol's name in every record."""
 
+    @property
+    def picture_px(self) -> tuple[int, int]:
+        """Return height and width of the pictures [px]."""
+        return self.image_size, self.image_width
+
     def with_assets(self, kind: Literal["official", "stand-in"]) -> "SimplerProtocol":
         """Return the protocol for such assets, under a name that says so."""
         return self if kind == self.assets else replace(self, name=f"{self.name}-{kind}", assets=kind)

@@ -70,12 +70,13 @@ class Stage:
         where SIMPLER's own controller reads the vector itself.
         """
         angles = Rotation.from_rotvec(action[3:6]).as_euler("XYZ")
-        self.simulator._step_action(np.concatenate([action[:3], angles, action[6:]]).astype(np.float32))
-        return bool(self.simulator.evaluate()["success"].item())
+        with quiet():  # ManiSkill asks NumPy whether a tensor is finite, against which NumPy 2 warns at every step
+            self.simulator._step_action(np.concatenate([action[:3], angles, action[6:]]).astype(np.float32))
+            return bool(self.simulator.evaluate()["success"].item())
 
     def draw(self, camera: str) -> UInt8[np.ndarray, "height width 3"]:
         """Return the picture of this moment, row 0 at the top."""
-        return draw(self.simulator, camera, self._protocol.image_size, self._protocol.image_width)
+        return draw(self.simulator, camera, *self._protocol.picture_px)
 
     @property
     def proprio(self) -> Float32[np.ndarray, " 8"]:

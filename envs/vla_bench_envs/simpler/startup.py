@@ -9,6 +9,7 @@ from vla_bench_envs.libero.startup import quiet
 from vla_bench_envs.simpler import assets
 from vla_bench_envs.simpler.errors import MissingSimulatorError, SimulatorVersionError
 from vla_bench_envs.simpler.protocols import CAMERA, SimplerProtocol
+from vla_bench_envs.simpler.shading import mark_covered, set_picture_formats, shader_config
 from vla_bench_envs.simpler.vulkan import prepare_driver, render_system
 
 VERSIONS = {"mani_skill": "3.0.1", "sapien": "3.0.3"}
@@ -39,6 +40,7 @@ def twin_class(env_id: str) -> type[Any]:
     """Return ManiSkill's environment of that name, changed where it must be.
 
     * Nothing is drawn at `step` and `reset`; see `pictures`.
+    * What the photograph covers is drawn without colour; see `shading`.
     * Drawing happens on the device that SAPIEN itself prefers.
     * What is left out of the overlay, and the photograph, belong to the instance. In ManiSkill 3.0.1 both live in the
       class, so a second environment of one process takes the first one's robot and objects for its own.
@@ -66,6 +68,14 @@ def twin_class(env_id: str) -> type[Any]:
             self._render_device = self.backend.render_device = render_system().device
             super()._setup_scene()
 
+        def _setup_sensors(self, options: dict[str, Any]) -> None:
+            set_picture_formats(self)
+            super()._setup_sensors(options)
+
+        def _after_reconfigure(self, options: dict[str, Any]) -> None:
+            super()._after_reconfigure(options)
+            mark_covered(self)
+
         def get_obs(self, *_: Any, **__: Any) -> dict[str, Any]:
             return {}
 
@@ -87,8 +97,13 @@ def asset_sources() -> dict[str, Any]:
         raise MissingSimulatorError(caught) from caught
 
 
-def make_simulator(env_id: str, protocol: SimplerProtocol) -> Any:
+def make_simulator(env_id: str, protocol: SimplerProtocol, in_two_passes: bool = True) -> Any:
     """Return ManiSkill's `BaseBridgeEnv` of a task, on PhysX's processor back end.
+
+    Args:
+        env_id: ManiSkill's name of the environment.
+        protocol: Says shader and size.
+        in_two_passes: Whether what the photograph covers stays without colour, where the shader lets it.
 
     Raises:
         MissingSimulatorError: If ManiSkill cannot be imported.
@@ -103,7 +118,10 @@ def make_simulator(env_id: str, protocol: SimplerProtocol) -> Any:
             obs_mode="rgb+segmentation",
             sim_backend="physx_cpu",
             render_backend="cpu",
-            sensor_configs={"shader_pack": protocol.shader, CAMERA: _camera(protocol.reduction)},
+            sensor_configs={
+                "shader_config": shader_config(protocol.shader, in_two_passes),
+                CAMERA: _camera(protocol.reduction),
+            },
         )
 
 

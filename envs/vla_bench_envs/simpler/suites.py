@@ -12,6 +12,7 @@ from vla_bench_envs.simpler import assets
 from vla_bench_envs.simpler.protocols import CONTROL_HZ, PROTOCOLS, SimplerProtocol
 
 if TYPE_CHECKING:
+    from vla_bench_envs.simpler.demonstrations.source import SimplerSource
     from vla_bench_envs.simpler.environment import SimplerEnv
 
 NAME = "simpler-widowx@1"
@@ -19,6 +20,9 @@ NAME = "simpler-widowx@1"
 ACTION_SPEC = ActionSpec(translation_m=1.0, rotation_rad=1.0, gripper="open_is_positive")
 """Metres and radians in the axes of the robot's base, the rotation as a vector. Source: SimplerEnv,
 `maniskill2_evaluator.py` (`world_vector`, `rot_axangle`, `gripper`) and ManiSkill2_real2sim, `pd_ee_pose.py`."""
+
+DATASET = "bridge_orig"
+"""What the robot's policies were trained on. Source: SimplerEnv, `policies/openvla/openvla_model.py`, `unnorm_key`."""
 
 N_INITIAL_STATES = 24
 """Official episodes of a task. Source: SimplerEnv, `scripts/bridge.sh`, `--obj-episode-range 0 24`."""
@@ -83,6 +87,7 @@ class SimplerSuite:
                 n_initial_states=N_INITIAL_STATES,
                 control_hz=CONTROL_HZ,
                 action_spec=ACTION_SPEC,
+                dataset=DATASET,
             )
             for index, twin in enumerate(TWINS)
         )
@@ -131,6 +136,12 @@ class SimplerSuite:
         from vla_bench_envs.simpler.fingerprint import fingerprint
 
         return fingerprint(self.name, protocol).to_dict()
+
+    def demonstrations(self) -> "SimplerSource":
+        """Return where demonstrations of its tasks come from."""
+        from vla_bench_envs.simpler.demonstrations.source import SimplerSource
+
+        return SimplerSource()
 
 
 SUITES: dict[str, SimplerSuite] = {NAME: SimplerSuite(NAME, "vla_bench/SimplerWidowX-v0")}

@@ -16,8 +16,6 @@ from vla_bench_policies.openvla.errors import StatisticsKeyError
 STATISTICS = "dataset_statistics.json"
 """Beside the weights of every fine-tuned checkpoint; the others have `norm_stats` in `config.json`."""
 
-LIBERO_SUITES = ("spatial", "object", "goal", "10", "90")
-
 
 @dataclass(frozen=True)
 class Quantiles:
@@ -54,27 +52,25 @@ def read_statistics(folder: Path) -> dict[str, Any]:
     return read_json(folder / "config.json").get("norm_stats") or {}
 
 
-def statistics_key(statistics: Mapping[str, Any], wanted: str, suite: str, weights: Path) -> str:
+def statistics_key(statistics: Mapping[str, Any], wanted: str, dataset: str, weights: Path) -> str:
     """Return the data set by whose statistics answers become actions.
 
     Args:
         statistics: By data set.
         wanted: As the user says; empty for the suite's own.
-        suite: That is run, with version; a variant of LIBERO-PRO takes its parent's.
+        dataset: The suite's own; empty if it has none, for which the only statistics will do.
         weights: For the message.
 
     Raises:
         StatisticsKeyError: If the checkpoint has no such statistics.
     """
-    family = suite.partition("@")[0].removeprefix("libero-").partition("-")[0]
-    of_libero = suite.startswith("libero-") and family in LIBERO_SUITES
-    own = wanted or (f"libero_{family}" if of_libero else "")
+    own = wanted or dataset
     for name in (own, f"{own}_no_noops"):  # the second: trained on a data set without idle steps
         if name in statistics:
             return name
     if not own and len(statistics) == 1:
         return next(iter(statistics))
-    raise StatisticsKeyError(own or suite, statistics, weights)
+    raise StatisticsKeyError(own, statistics, weights)
 
 
 def to_tokens(values: Float[Tensor, "*n"], n_tokens: int, n_bins: int) -> Int[Tensor, "*n"]:

@@ -78,15 +78,15 @@ class TrunkPolicy:
             StatisticsKeyError: If the checkpoint has none.
         """
         self._cache.reset(0, seed)
-        self.look_up_statistics(task.suite)
+        self.look_up_statistics(task.dataset)
 
-    def look_up_statistics(self, suite: str) -> None:
-        """Turn answers into actions by a suite's statistics from now on; with no suite, by the only ones.
+    def look_up_statistics(self, dataset: str) -> None:
+        """Turn answers into actions by a data set's statistics from now on; with no name, by the only ones.
 
         Raises:
             StatisticsKeyError: If the checkpoint has none.
         """
-        self._key = statistics_key(self._statistics, self._wanted, suite, self._folder)
+        self._key = statistics_key(self._statistics, self._wanted, dataset, self._folder)
 
     def teaching(self, first_layer: int) -> Teaching:
         """Return what training of networks asks of the policy.

@@ -6,11 +6,14 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from vla_bench.types import ActionSpec
+
 QUANTILES = (0.01, 0.99)
 """Mapped to -1 and 1. Source: OpenVLA, `NormalizationType.BOUNDS_Q99`."""
 
 LEAST_RANGE = 0.1
-"""Narrower ranges count as this wide, so that the noise of an unused axis is not blown up."""
+"""Narrower ranges count as this wide, so that the noise of an unused axis is not blown up. Of an action, in LIBERO's
+units: 5 mm and 50 mrad."""
 
 N_BINS = 256
 """Values an action token can take. Source: OpenVLA (Kim et al. 2024), section 3.2."""
@@ -24,11 +27,19 @@ class Range:
     high: tuple[float, ...]
 
     @classmethod
-    def of(cls, values: Float[np.ndarray, "n size"]) -> "Range":
-        """Return the range between the quantiles of each entry, at least `LEAST_RANGE` wide."""
+    def of(cls, values: Float[np.ndarray, "n size"], least: float | np.ndarray = LEAST_RANGE) -> "Range":
+        """Return the range between the quantiles of each entry, at least `least` wide, of all or of each."""
         low, high = np.quantile(values, QUANTILES, axis=0)
-        middle, half = (low + high) / 2, np.maximum(high - low, LEAST_RANGE) / 2
+        middle, half = (low + high) / 2, np.maximum(high - low, least) / 2
         return cls(tuple((middle - half).tolist()), tuple((middle + half).tolist()))
+
+    @classmethod
+    def of_actions(cls, values: Float[np.ndarray, "n size"], spec: ActionSpec) -> "Range":
+        """Return the range of actions: in metres and radians, no narrower than LIBERO's."""
+        libero, least = ActionSpec(), np.full(values.shape[1], LEAST_RANGE)
+        least[0:3] *= libero.translation_m / spec.translation_m
+        least[3:6] *= libero.rotation_rad / spec.rotation_rad
+        return cls.of(values, least)
 
     @property
     def widths(self) -> list[float]:

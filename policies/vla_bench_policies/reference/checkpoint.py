@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vla_bench.errors import VlaBenchError
+from vla_bench.types import ActionSpec
 from vla_bench_policies.reference.actions import Range
 from vla_bench_policies.reference.model import ModelConfig, ReferenceVLA
 from vla_bench_policies.reference.tokenizer import tokenizer
@@ -54,10 +55,13 @@ class Checkpoint:
     """The same for proprioception."""
     history: dict[str, Any] = field(default_factory=dict)
     """Recipe, demonstrations and measurements, for the card."""
+    action_spec: ActionSpec = field(default_factory=ActionSpec)
+    """What its actions mean. The header of a checkpoint for LIBERO does not say it, as none did before there were
+    others."""
 
     @property
     def sha256(self) -> str:
-        """Return the hash of what decides the answers: weights, shape, ranges and vocabulary."""
+        """Return the hash of what decides the answers: weights, shape, ranges, vocabulary and meaning of actions."""
         return _digest(self.model.state_dict(), self._shape())
 
     def save(self, path: Path) -> None:
@@ -77,6 +81,7 @@ class Checkpoint:
             "actions": asdict(self.actions),
             "states": asdict(self.states),
             "tokens": len(tokenizer()),
+            **({} if self.action_spec == ActionSpec() else {"action_spec": asdict(self.action_spec)}),
         }
 
 
@@ -89,6 +94,7 @@ def load(path: Path) -> Checkpoint:
     tensors, metadata = read_tensors(path)
     header = _header(path, metadata)
     shape = {key: header[key] for key in ("config", "actions", "states", "tokens")}
+    shape |= {key: header[key] for key in ("action_spec",) if key in header}
     if _digest(tensors, shape) != header["sha256"]:
         raise CheckpointError(path, "its weights do not have the hash of its header, so one of them was altered")
     if shape["tokens"] != len(tokenizer()):
@@ -103,7 +109,8 @@ def load(path: Path) -> Checkpoint:
     except RuntimeError as caught:
         raise CheckpointError(path, f"its weights do not fit its shape ({caught})") from caught
     ranges = [Range(tuple(shape[key]["low"]), tuple(shape[key]["high"])) for key in ("actions", "states")]
-    return Checkpoint(model.eval(), *ranges, history=header["history"])
+    spec = ActionSpec(**shape.get("action_spec", {}))
+    return Checkpoint(model.eval(), *ranges, history=header["history"], action_spec=spec)
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:

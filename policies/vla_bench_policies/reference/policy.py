@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vla_bench.errors import OptionError, UnknownNameError, VlaBenchError
 from vla_bench.policy import ActionChunk
-from vla_bench.types import ActionSpec, Observation, Task
+from vla_bench.types import Observation, Task
 from vla_bench_policies.reference import checkpoint as checkpoints
 from vla_bench_policies.reference import flops
 from vla_bench_policies.reference.actions import from_bins
@@ -90,7 +90,7 @@ class ReferencePolicy:
         }
         shown = ",".join(option for option, is_shown in unusual.items() if is_shown)
         self.name = f"reference-{self.head}{':' if shown else ''}{shown}"
-        self.action_spec = ActionSpec()
+        self.action_spec = self._checkpoint.action_spec
         self.cameras: tuple[str, ...] | None = self._model.config.cameras
 
     @property
@@ -121,7 +121,7 @@ class ReferencePolicy:
         """Return the next `execute` actions.
 
         Raises:
-            UnfitObservationError: If the observation lacks a camera or has images of another size.
+            UnfitObservationError: If the observation lacks a camera, or has images or a proprioception of another size.
         """
         return self.act_together([self], [obs])[0]
 
@@ -137,7 +137,7 @@ class ReferencePolicy:
         Prompts of equal length are computed as one batch, in which rounding differs from one by one.
 
         Raises:
-            UnfitObservationError: If an observation lacks a camera or has images of another size.
+            UnfitObservationError: If an observation lacks a camera, or has images or a proprioception of another size.
         """
         lengths = [len(self._encoded(obs["instruction"])[0]) for obs in observations]
         answers: dict[int, ActionChunk] = {}
@@ -156,7 +156,7 @@ class ReferencePolicy:
             frames = np.stack([self._frames(obs) for obs in observations])
             images = torch.from_numpy(frames).to(self._device).permute(0, 1, 4, 2, 3).float()
             tokens = torch.cat([self._encoded(obs["instruction"]) for obs in observations])
-            proprio = np.array([obs["proprio"] for obs in observations], dtype=np.float32)
+            proprio = np.stack([self._proprio(obs) for obs in observations])
             state = self._checkpoint.states.normalise(torch.from_numpy(proprio).to(self._device))
         with clock.stage("vision"):
             visual = self._model.see(images)
@@ -221,6 +221,13 @@ class ReferencePolicy:
                     f"{size} of {' and '.join(config.cameras)}",
                 )
         return np.stack([obs[camera] for camera in config.cameras])
+
+    def _proprio(self, obs: Observation) -> np.ndarray:
+        """Return the proprioception."""
+        found, expected = np.shape(obs["proprio"]), (self._model.config.proprio_size,)
+        if found != expected:
+            raise UnfitObservationError(f"a proprioception {found}", f"{expected}")
+        return np.asarray(obs["proprio"], dtype=np.float32)
 
     def _encoded(self, sentence: str) -> Tensor:
         if sentence not in self._tokens:

@@ -1,11 +1,7 @@
-"""Demonstrations of the scripted experts, collected into a dataset of `vla_bench.demonstrations`.
+"""What LIBERO's demonstrations start from and are played by; `vla_bench_envs.demonstrations` collects them.
 
 | file | what it is |
 | --- | --- |
 | `initial_states.py` | where demonstrations start: never where policies are evaluated |
-| `pushes.py` | random pushes of the arm, so that demonstrations show how to come back |
-| `recording.py` | one episode of the expert, played to its retreat, as arrays |
-| `attempts.py` | what was tried, on disk until it is part of the dataset |
-| `crew.py` | the processes that play |
-| `collect.py` | `vla-bench collect`: tasks over processes, resumable |
+| `source.py` | environment, expert, names and pushes |
 """

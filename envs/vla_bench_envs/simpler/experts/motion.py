@@ -19,31 +19,28 @@ STEP_M = 0.03
 """Longest translation of one action; BridgeData's robot moves about as much in 0.2 s."""
 STEP_RAD = 0.25
 """Largest rotation of one action."""
-SLEW_M = 0.015
-"""Largest change of the translation from one action to the next; keeps the motion smooth."""
 
 
 class Arm:
-    """Turns poses to reach into actions. Remembers the last translation and the gripper command."""
+    """Turns poses to reach into actions.
+
+    An action depends on where the arm is and on nothing before: a policy that is cloned from it sees no more than that.
+    """
 
     def __init__(self, scene: Scene) -> None:
         """Start from rest with an open gripper."""
         self.scene = scene
         self.gripper = OPEN
-        self._previous = np.zeros(3)
 
     def action(self, position: np.ndarray, rotation: Rotation, step_m: float = STEP_M) -> np.ndarray:
         """Return the next action towards a pose of the end effector in the base's frame."""
         from_position, from_rotation = self.scene.commanded
         move = _capped(position - from_position, step_m)
-        move = self._previous + _capped(move - self._previous, SLEW_M)
         turn = _capped((rotation * from_rotation.inv()).as_rotvec(), STEP_RAD)
-        self._previous = move
         return np.concatenate([move, turn, [self.gripper]])
 
     def rest(self) -> np.ndarray:
         """Return the action of standing still."""
-        self._previous = np.zeros(3)
         return np.array([0.0] * 6 + [self.gripper])
 
     def move(

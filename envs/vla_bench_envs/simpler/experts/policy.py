@@ -10,7 +10,7 @@ from vla_bench.errors import NotResetError
 from vla_bench.policy import ActionChunk
 from vla_bench.types import Observation, Task
 from vla_bench_envs.simpler.experts.motion import Arm, Motion
-from vla_bench_envs.simpler.experts.plans import pick_and_place
+from vla_bench_envs.simpler.experts.plans import ATTEMPTS, pick_and_place
 from vla_bench_envs.simpler.experts.scene import Scene
 from vla_bench_envs.simpler.suites import ACTION_SPEC
 
@@ -26,6 +26,8 @@ class ExpertPolicy:
         """Wait for `attach` and `reset`."""
         self.finished = False
         """Whether the plan ran to its end, release and retreat included."""
+        self.failure: str | None = None
+        """Why the plan was given up, if it was."""
         self._env: Any = None
         self._arm: Arm | None = None
         self._motion: Motion[bool] | None = None
@@ -44,6 +46,7 @@ class ExpertPolicy:
         """Forget the last episode; the scene is read at the next `act`. Nothing is random: the seed has no effect."""
         self._arm = self._motion = None
         self.finished = False
+        self.failure = None
 
     def act(self, obs: Observation) -> ActionChunk:
         """Return the plan's next action; after its end, stand still.
@@ -56,11 +59,24 @@ class ExpertPolicy:
         if self._arm is None:
             self._arm = Arm(Scene(self._env.simulator))
             self._motion = pick_and_place(self._arm)
-        action = None if self._motion is None else next(self._motion, None)
+        action = self._next_action()
         if action is None:
-            self.finished, self._motion = True, None
             action = self._arm.rest()
         return ActionChunk(actions=action[None].astype(np.float32))
 
     def synchronize(self) -> None:
         """Return at once: nothing runs elsewhere."""
+
+    def _next_action(self) -> np.ndarray | None:
+        """Return the motion's next action, None after its end."""
+        if self._motion is None:
+            return None
+        try:
+            return next(self._motion)
+        except StopIteration as ended:
+            self._motion = None
+            if ended.value:
+                self.finished = True
+            else:
+                self.failure = f"none of {ATTEMPTS} grasps held"
+            return None

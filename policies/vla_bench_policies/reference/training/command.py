@@ -12,13 +12,13 @@ import torch
 from vla_bench import figures
 from vla_bench.errors import OptionError
 from vla_bench.lock import only_writer
-from vla_bench.types import ActionSpec
 from vla_bench_policies.reference import checkpoint as checkpoints
 from vla_bench_policies.reference.policy import find
 from vla_bench_policies.reference.training import frames
 from vla_bench_policies.reference.training.curve import training_curve
+from vla_bench_policies.reference.training.form import Given, form_of
 from vla_bench_policies.reference.training.recipe import PRESETS, Recipe
-from vla_bench_policies.reference.training.team import Team, joined
+from vla_bench_policies.reference.training.team import joined
 from vla_bench_policies.reference.training.trainer import Trainer, read_log
 
 CHECKPOINT, RECIPE = "checkpoint.safetensors", "recipe.json"
@@ -40,6 +40,10 @@ class TrainReference:
     preset: Literal["cpu", "cpu-deep", "gpu"] = "cpu"
     """Size and recipe: `cpu` for two cores and three hours, `cpu-deep` (twice the layers) for two hours and a half more
     with --begin, `gpu` for one data-centre card and twenty minutes."""
+
+    given: Given = "fingers"
+    """What the model is given of the proprioception. Where the arm always begins alike, a model that is given its pose
+    learns not to look; where things lie far apart, it needs the pose to reach them."""
 
     begin: str = ""
     """Checkpoint to begin from, a name that ships or a path: of the preset's shape, or with fewer layers, between which
@@ -66,6 +70,8 @@ class TrainReference:
     def run(self) -> int:
         """Train, and print where the checkpoint is."""
         recipe, name = self._recipe(), self._device()
+        form = form_of(self.data)
+        recipe = replace(recipe, model=form.fitted(recipe.model, self.given))
         with joined(name) as team:
             torch.set_num_threads(self.threads or max(1, (os.cpu_count() or 1) // team.local_count))
             if name == "cuda":
@@ -74,12 +80,12 @@ class TrainReference:
                 data = frames.load(self.data, recipe.model.cameras, recipe.model.image_px, self.cache)
                 self.out.mkdir(parents=True, exist_ok=True)
             with only_writer(self.out / "train.lock") if team.leads else nullcontext():
-                self._train(recipe, data, torch.device(name), team)
+                begin = checkpoints.load(find(self.begin)) if self.begin else None
+                self._train(Trainer(recipe, data, self.out, torch.device(name), form.action_spec, begin, team), data)
         return 0
 
-    def _train(self, recipe: Recipe, data: frames.Demonstrations, device: torch.device, team: Team) -> None:
-        begin = checkpoints.load(find(self.begin)) if self.begin else None
-        trainer = Trainer(recipe, data, self.out, device, ActionSpec(), begin, team)
+    def _train(self, trainer: Trainer, data: frames.Demonstrations) -> None:
+        recipe, team = trainer.recipe, trainer.team
         if not team.leads:
             trainer.run()
             return
@@ -105,7 +111,8 @@ class TrainReference:
         data = " ".join(path.name for path in self.data)
         steps = f" --steps {self.steps}" if self.steps else ""
         begin = f" --begin {self.begin}" if self.begin else ""
-        return f"vla-bench train reference --preset {self.preset} --seed {self.seed}{steps}{begin} --data {data}"
+        given = f" --given {self.given}" if self.given != "fingers" else ""
+        return f"vla-bench train reference --preset {self.preset} --seed {self.seed}{steps}{given}{begin} --data {data}"
 
     def _recipe(self) -> Recipe:
         if not self.data:

@@ -173,7 +173,8 @@ def _source(dataset: Dataset) -> dict[str, Any]:
     if made is None:
         return found
     plan = made["plan"]
-    options = {"suite": plan["suite"], "protocol": plan["protocol"]["name"], "episodes": plan["episodes"]}
+    preset = plan.get("preset", plan["protocol"]["name"])
+    options = {"suite": plan["suite"], "protocol": preset, "episodes": plan["episodes"]}
     options |= {"seed": plan["seed"], "pushes-hz": plan["pushes_hz"], "out": plan["out"]}
     return found | {"command": "vla-bench collect " + " ".join(f"--{key} {value}" for key, value in options.items())}
 

@@ -19,7 +19,7 @@ from vla_bench_policies.reference.checkpoint import Checkpoint
 from vla_bench_policies.reference.model import Answer, ReferenceVLA
 from vla_bench_policies.reference.training.batches import POSITION, Batch, Batches
 from vla_bench_policies.reference.training.frames import Demonstrations
-from vla_bench_policies.reference.training.growth import grown
+from vla_bench_policies.reference.training.growth import UngrowableError, grown
 from vla_bench_policies.reference.training.recipe import Recipe
 from vla_bench_policies.reference.training.state import State
 from vla_bench_policies.reference.training.team import Team
@@ -46,7 +46,7 @@ class Trainer:
             data: On what.
             directory: Holds the state and the log.
             device: Where.
-            spec: What the actions mean, for the validation error.
+            spec: What the actions of the demonstrations mean.
             begin: A trained model of the same shape or fewer layers, whose weights and ranges are the first ones.
             team: Those who train together; each makes a trainer of its own.
 
@@ -54,16 +54,18 @@ class Trainer:
             ApartError: If others find another state in their directory.
             OtherTrainingError: If the directory holds a training with another recipe or other demonstrations.
             CheckpointError: If its state is broken.
-            UngrowableError: If the model to begin with differs in more than its depth.
+            UngrowableError: If the model to begin with differs in more than its depth, or in what its actions mean.
         """
         self.recipe, self._directory, self._device, self._spec = recipe, directory, device, spec
-        self._team = team
+        self.team = team
         seen = data.training
-        self._actions, self._states = Range.of(data.actions[seen]), Range.of(data.states[seen])
+        self._actions, self._states = Range.of_actions(data.actions[seen], spec), Range.of(data.states[seen])
         torch.manual_seed(recipe.seed)
         model = ReferenceVLA(recipe.model)
         if begin is not None:
             model.load_state_dict(grown(begin.model, recipe.model))
+            if unequal := begin.action_spec.differences(spec):
+                raise UngrowableError(f"in their actions {'; '.join(unequal)}", "what the demonstrations mean")
             self._actions, self._states = begin.actions, begin.states
         model.to(device)
         optimiser = _optimiser(model, recipe)
@@ -92,7 +94,7 @@ class Trainer:
         Raises:
             CheckpointWriteError: If the state cannot be written.
         """
-        hidden = None if self._team.leads else True
+        hidden = None if self.team.leads else True
         bar = tqdm(total=self.recipe.steps, initial=self.state.step, unit="step", disable=hidden, smoothing=0.05)
         began = time.monotonic() - self.state.seconds
         window: list[dict[str, Tensor]] = []
@@ -101,7 +103,7 @@ class Trainer:
                 window.append(self._advance())
                 self.state.seconds = time.monotonic() - began
                 bar.update()
-                if not self._team.leads:
+                if not self.team.leads:
                     window.clear()
                     continue
                 if self.state.step % self.recipe.validate_every == 0 or self.state.step == self.recipe.steps:
@@ -151,11 +153,11 @@ class Trainer:
             "seconds": round(self.state.seconds),
             "device": self._device.type,
             "torch": torch.__version__,
-            **({"processes": self._team.count} if self._team.count > 1 else {}),
+            **({"processes": self.team.count} if self.team.count > 1 else {}),
             "validation": {key: round(value, 4) for key, value in (validation or self.validate()).items()},
             **self._before,
         }
-        return Checkpoint(model, self._actions, self._states, history)
+        return Checkpoint(model, self._actions, self._states, history, self._spec)
 
     def _advance(self) -> dict[str, Tensor]:
         """Take one step and return its losses, for which nobody waits."""
@@ -165,9 +167,9 @@ class Trainer:
             group["lr"] = rate
         batch = self._batches.training(self.state.step)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
-            loss, parts = _losses(self._forward, batch, self.recipe, self._team)
+            loss, parts = _losses(self._forward, batch, self.recipe, self.team)
         loss.backward()
-        self._team.add_gradients(self.state.model)
+        self.team.add_gradients(self.state.model)
         norm = nn.utils.clip_grad_norm_(self.state.model.parameters(), self.recipe.clip)
         self.state.optimiser.step()
         self.state.optimiser.zero_grad()

@@ -12,22 +12,18 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from vla_bench import provenance
+from vla_bench import provenance, registry
 from vla_bench.demonstrations import layout
 from vla_bench.demonstrations.layout import Layout
 from vla_bench.demonstrations.writer import DatasetWriteError, DatasetWriter, OtherConditionsError
 from vla_bench.errors import OptionError
 from vla_bench.lock import only_writer
 from vla_bench.protocol import Protocol
+from vla_bench.suite import Suite
 from vla_bench.types import Task
-from vla_bench_envs.libero.demonstrations.attempts import Shelf
-from vla_bench_envs.libero.demonstrations.crew import Crew, Job
-from vla_bench_envs.libero.experts.policy import ExpertPolicy
-from vla_bench_envs.libero.protocols import protocol as preset
-from vla_bench_envs.libero.suites import LiberoSuite, find_suite
-
-STATE_NAMES = ("x_m", "y_m", "z_m", "rx_rad", "ry_rad", "rz_rad", "left_finger_m", "right_finger_m")
-ACTION_NAMES = ("dx", "dy", "dz", "drx", "dry", "drz", "gripper")
+from vla_bench_envs.demonstrations.attempts import Shelf
+from vla_bench_envs.demonstrations.crew import Crew, Job
+from vla_bench_envs.demonstrations.source import Source, preset_of, source_of
 
 MOST_PUSHES_HZ = 5.0
 """With more, an expert hardly moves undisturbed."""
@@ -102,16 +98,19 @@ class Collect:
 
         Raises:
             UnknownNameError: If there is no such suite or protocol.
+            NotDemonstratedError: If no expert demonstrates the suite's tasks.
+            UnfitPicturesError: If the protocol's pictures are not square.
             OptionError: If tasks or numbers are out of range.
             OtherConditionsError: If the directory holds demonstrations made otherwise.
             RunLockedError: If another process collects into the same directory.
             CollectorError: If a process that plays the expert has failed.
         """
-        suite, protocol = find_suite(self.suite), preset(self.protocol)
+        suite = registry.suite(self.suite)
+        source, protocol = source_of(suite), preset_of(suite, self.protocol)
         tasks = self._chosen(suite)
         with _lock(self.out):
-            self._record_conditions(suite, protocol)
-            writer = DatasetWriter(self.out, _form(protocol), [task.instruction for task in suite.tasks()])
+            self._record_conditions(suite, source, protocol)
+            writer = DatasetWriter(self.out, _form(source, protocol), [task.instruction for task in suite.tasks()])
             shelves = {task: Shelf(self.out, task.index) for task in tasks}
             jobs = [
                 Job(self.out, task, self.episodes, protocol, self.seed, self.pushes_hz)
@@ -158,7 +157,7 @@ class Collect:
             disable=None if show is None else not show,
         )
 
-    def _chosen(self, suite: LiberoSuite) -> list[Task]:
+    def _chosen(self, suite: Suite) -> list[Task]:
         for option, value in (("--episodes", self.episodes), ("--workers", self.workers)):
             if value < 1:
                 raise OptionError(option, value, "at least 1")
@@ -168,22 +167,30 @@ class Collect:
             raise OptionError("--seed", self.seed, "an integer of at least 0")
         if len(set(self.tasks)) < len(self.tasks):
             raise OptionError("--tasks", self.tasks, "each index once")
-        return [suite.task(index) for index in sorted(self.tasks)] if self.tasks else list(suite.tasks())
+        tasks = suite.tasks()
+        if any(not 0 <= index < len(tasks) for index in self.tasks):
+            raise OptionError("--tasks", self.tasks, f"indices from 0 to {len(tasks) - 1} ({suite.name})")
+        return [tasks[index] for index in sorted(self.tasks)] if self.tasks else list(tasks)
 
-    def _record_conditions(self, suite: LiberoSuite, protocol: Protocol) -> None:
+    def _record_conditions(self, suite: Suite, source: Source, protocol: Protocol) -> None:
         """Write what must be equal for the dataset to grow: more tasks and episodes are welcome."""
         found = {
             "suite": suite.name,
             "protocol": str(protocol),
             "seed": str(self.seed),
             "pushes_hz": str(self.pushes_hz),
-            "expert": ExpertPolicy().fingerprint,
-            "mujoco": provenance.packages().get("mujoco", "missing"),
+            **source.conditions(),
         }
         before = provenance.read(self.out)
         if before is not None and (unequal := provenance.differences(before["conditions"], found)):
             raise OtherConditionsError(self.out, unequal)
-        plan = {**asdict(self), "protocol": {**asdict(protocol), "hash": protocol.hash}, "out": self.out.name}
+        plan = {
+            **asdict(self),
+            "preset": self.protocol,
+            "protocol": {**asdict(protocol), "hash": protocol.hash},
+            "action_spec": asdict(suite.tasks()[0].action_spec),
+            "out": self.out.name,
+        }
         provenance.write(self.out, plan, found)
 
 
@@ -201,14 +208,14 @@ def table(collected: list[Collected]) -> str:
     return "\n".join(lines)
 
 
-def _form(protocol: Protocol) -> Layout:
+def _form(source: Source, protocol: Protocol) -> Layout:
     return Layout(
         cameras=protocol.cameras,
         image_size=protocol.image_size,
         fps=round(protocol.control_hz),
-        state_names=STATE_NAMES,
-        action_names=ACTION_NAMES,
-        robot="panda",
+        state_names=source.state_names,
+        action_names=source.action_names,
+        robot=source.robot,
     )
 
 

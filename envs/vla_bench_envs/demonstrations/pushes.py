@@ -5,31 +5,40 @@ own answer as the label, puts such states into the data (Laskey et al. 2017, "DA
 of each step: an arm averages the latter out, while a push leaves it centimetres beside its way.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
-STEPS = (3, 9)
-"""Shortest and longest push, in control steps, the end excluded: 0.15 to 0.4 s at 20 Hz."""
 
-STRENGTH = (0.2, 0.7)
-"""Length of the added translation, in units of the action (1 is the fastest that the arm goes)."""
+@dataclass(frozen=True)
+class PushForm:
+    """How hard and how long an arm is pushed, in the units of its actions."""
 
-TURN = 0.15
-"""Standard deviation of the added yaw rate, in units of the action."""
+    steps: tuple[int, int]
+    """Shortest and longest push, in control steps, the end excluded."""
+
+    strength: tuple[float, float]
+    """Least and greatest length of the added translation."""
+
+    turn: float
+    """Standard deviation of the added yaw."""
 
 
 class Pushes:
     """Adds pushes to actions; nothing at a rate of 0."""
 
-    def __init__(self, rate_hz: float, control_hz: float, rng: np.random.Generator) -> None:
+    def __init__(self, rate_hz: float, control_hz: float, rng: np.random.Generator, form: PushForm) -> None:
         """Begin an episode without a push.
 
         Args:
             rate_hz: How often a push begins while there is none.
             control_hz: Control steps a second.
             rng: Draws when, how long, where to and how hard.
+            form: How long and how hard it may be.
         """
         self._probability = rate_hz / control_hz
         self._rng = rng
+        self._form = form
         self._left = 0
         self._push = np.zeros(7)
 
@@ -46,6 +55,6 @@ class Pushes:
 
     def _begin(self) -> None:
         direction = self._rng.normal(size=3)
-        self._push[:3] = direction / np.linalg.norm(direction) * self._rng.uniform(*STRENGTH)
-        self._push[5] = self._rng.normal(0.0, TURN)
-        self._left = int(self._rng.integers(*STEPS))
+        self._push[:3] = direction / np.linalg.norm(direction) * self._rng.uniform(*self._form.strength)
+        self._push[5] = self._rng.normal(0.0, self._form.turn)
+        self._left = int(self._rng.integers(*self._form.steps))

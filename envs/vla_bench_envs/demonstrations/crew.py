@@ -1,4 +1,4 @@
-"""Processes that play the expert, a task each: spawned, since an OpenGL context does not survive a fork."""
+"""Processes that play the expert, a task each: spawned, since what draws does not survive a fork."""
 
 import multiprocessing
 import os
@@ -9,19 +9,17 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+from vla_bench import registry
 from vla_bench.errors import VlaBenchError
 from vla_bench.protocol import Protocol
 from vla_bench.types import Task
-from vla_bench_envs.libero.demonstrations.attempts import Shelf
-from vla_bench_envs.libero.demonstrations.initial_states import InitialStates
-from vla_bench_envs.libero.demonstrations.pushes import Pushes
-from vla_bench_envs.libero.demonstrations.recording import record
-from vla_bench_envs.libero.environment import LiberoEnv
-from vla_bench_envs.libero.experts.policy import ExpertPolicy
-from vla_bench_envs.libero.startup import prepare_process
+from vla_bench_envs.demonstrations.attempts import Shelf
+from vla_bench_envs.demonstrations.pushes import Pushes
+from vla_bench_envs.demonstrations.recording import record
+from vla_bench_envs.demonstrations.source import source_of
 
-RUN_ON_STEPS = 60
-"""Control steps beyond the task's horizon that a plan may take: release and retreat come after success."""
+RUN_ON_S = 3.0
+"""Simulated time beyond the task's horizon that a plan may take: release and retreat come after success."""
 
 _CANNOT = 3
 """Exit code of a process that has said what the user can mend."""
@@ -52,23 +50,16 @@ class Job:
 def collect_task(job: Job) -> None:
     """Try one initial state after the other until the task has its demonstrations or is given up."""
     shelf = Shelf(job.directory, job.task.index)
-    horizon = job.protocol.horizon(job.task.suite, job.task.horizon) + RUN_ON_STEPS
+    source, rate_hz = source_of(registry.suite(job.task.suite)), job.task.control_hz
+    horizon = job.protocol.horizon(job.task.suite, job.task.horizon) + round(RUN_ON_S * rate_hz)
     longer = replace(job.protocol, horizons=((job.task.suite, horizon),))
-    env = LiberoEnv(suite=job.task.suite, protocol=longer, images="lazy", ends_at_success=False)
-    expert = ExpertPolicy()
-    expert.attach(env)
     parent = os.getppid()
-    try:
-        env.reset(options={"task": job.task.index, "init_state": 0})  # puts the fixtures where the protocol wants them
-        states = InitialStates(env.stage, job.seed)
-        with shelf.alone():
-            while not shelf.done(job.episodes) and os.getppid() == parent:  # without its parent it stops
-                index = len(shelf.attempts)
-                pushes = Pushes(job.pushes_hz, job.task.control_hz, states.generator(index, "pushes"))
-                recording = record(env, expert, job.task, states.draw(index), job.seed, pushes)
-                shelf.add(recording, round(job.task.control_hz))
-    finally:
-        env.close()
+    with source.stand(job.task, longer, job.seed) as stand, shelf.alone():
+        while not shelf.done(job.episodes) and os.getppid() == parent:  # without its parent it stops
+            index = len(shelf.attempts)
+            pushes = Pushes(job.pushes_hz, rate_hz, stand.states.generator(index, "pushes"), source.push)
+            recording = record(stand, job.task, stand.states.draw(index), job.seed, pushes)
+            shelf.add(recording, round(rate_hz))
 
 
 class Crew:
@@ -111,7 +102,7 @@ class Crew:
                 process.join()
 
     def _start(self, job: Job) -> None:
-        prepare_process()  # children inherit what is set here
+        source_of(registry.suite(job.task.suite)).prepare()  # children inherit what is set here
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         receiver, sender = self._context.Pipe(duplex=False)
         process = self._context.Process(target=_work, args=(job, sender), daemon=True)

@@ -6,9 +6,8 @@ import numpy as np
 
 from vla_bench.errors import OptionError
 from vla_bench.types import Task
-from vla_bench_envs.libero.demonstrations.pushes import Pushes
-from vla_bench_envs.libero.environment import LiberoEnv
-from vla_bench_envs.libero.experts.policy import ExpertPolicy
+from vla_bench_envs.demonstrations.pushes import Pushes
+from vla_bench_envs.demonstrations.source import Expert, Stand
 
 
 @dataclass(frozen=True)
@@ -34,14 +33,11 @@ class Recording:
     """Hash of the initial state's bytes."""
 
 
-def record(
-    env: LiberoEnv, expert: ExpertPolicy, task: Task, state: np.ndarray, seed: int, pushes: Pushes | None = None
-) -> Recording:
+def record(stand: Stand, task: Task, state: np.ndarray, seed: int, pushes: Pushes | None = None) -> Recording:
     """Play the expert from an initial state until its plan has ended, whatever the predicate says on the way.
 
     Args:
-        env: Draws lazily and does not end at success; its horizon is the limit of the episode.
-        expert: Attached to `env`.
+        stand: The task's environment, whose horizon is the limit of the episode, and its expert.
         task: What is played.
         state: Initial state of the simulator.
         seed: Handed to the expert.
@@ -50,6 +46,7 @@ def record(
     Raises:
         OptionError: If the environment ends at success.
     """
+    env, expert = stand.env, stand.expert
     if env.ends_at_success:
         raise OptionError("ends_at_success", True, "False: a demonstration goes on to release and retreat")
     obs, info = env.reset(options={"task": task.index, "init_state": state})
@@ -77,7 +74,7 @@ def record(
     )
 
 
-def _problem(expert: ExpertPolicy, success: bool, success_step: int | None) -> str | None:
+def _problem(expert: Expert, success: bool, success_step: int | None) -> str | None:
     if expert.failure is not None:
         return f"the expert gave up: {expert.failure}"
     if not expert.finished:

@@ -19,7 +19,7 @@ from vla_bench import video
 from vla_bench.demonstrations import statistics
 from vla_bench.demonstrations.statistics import Statistics
 from vla_bench.demonstrations.writer import Episode, write_json
-from vla_bench_envs.libero.demonstrations.recording import Recording
+from vla_bench_envs.demonstrations.recording import Recording
 
 MAX_FAILURES_IN_A_ROW = 10
 """Attempts that may fail one after the other before a task is given up: its expert does not work here."""

@@ -164,11 +164,13 @@ def test_an_asynchronous_policy_is_asked_before_its_chunk_ends_and_the_arm_moves
     """The answer is to what was seen when it was asked; the arm has walked on by the time it comes."""
     env, walker = ToyEnv(), Walker()
     realtime = Realtime(Constant(2 * PERIOD_MS), waiting)
-    record = run_episode(env, Contestant("full", walker), FAR, Cell(0, 0, 0), env.protocol, realtime=realtime)
+    contestant = Contestant("full", walker, division="exact")
+    record = run_episode(env, contestant, FAR, Cell(0, 0, 0), env.protocol, realtime=realtime)
     step_m = 0.2 * FAR.action_spec.translation_m
     walked = [round((place - walker.asked_at[0]) / step_m) for place in walker.asked_at]
     assert record.n_steps == HORIZON
     assert (walked, round(record.path_m / step_m)) == expected
+    assert record.division == ("async" if waiting in ("continue", "overlap") else "exact")
 
 
 def test_steps_that_pass_count_towards_the_horizon_and_are_recorded(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """What a policy is, what it answers, and how a method makes it cheaper."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any, Protocol, runtime_checkable
@@ -43,6 +43,11 @@ class Division(StrEnum):
 
     TRAINED = "trained"
     """Has parameters of its own that were trained for the policy."""
+
+    @classmethod
+    def most(cls, divisions: "Iterable[Division]") -> "Division":
+        """Return the one that gives up or needs the most."""
+        return max(divisions, key=list(cls).index)
 
 
 @dataclass(frozen=True)

@@ -102,8 +102,7 @@ def method(spec: str) -> Method:
 def division(method: Method) -> Division:
     """Return what a method gives up or needs; of several around each other, the most."""
     parts = method.parts if isinstance(method, _Composed) else (method,)
-    order = list(Division)
-    return max((getattr(part, "division", Division.LOSSY) for part in parts), key=order.index)
+    return Division.most(getattr(part, "division", Division.LOSSY) for part in parts)
 
 
 def _installed(kind: Kind) -> dict[str, EntryPoint]:

@@ -73,7 +73,7 @@ def run_episode(
         queries=tuple(episode.queries),
         error=error,
         attempt=attempt,
-        division=contestant.division,
+        division=realtime.division(contestant.division) if realtime else contestant.division,
         timed=contestant.timed,
         actions_sha256=sha256(np.ascontiguousarray(actions).tobytes()).hexdigest(),
     )

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vla_bench.contestant import Answer
+from vla_bench.policy import Division
 from vla_bench.realtime.clock import VirtualClock
 from vla_bench.realtime.latency import Latency
 from vla_bench.types import ActionSpec
@@ -29,6 +30,11 @@ class Realtime:
 
     latency: Latency
     waiting: Waiting = "hold"
+
+    def division(self, own: str) -> str:
+        """Return what an episode gives up or needs whose method does so by itself: motion during inference is more."""
+        moves = self.waiting in ("continue", "overlap")
+        return str(Division.most((Division(own or Division.EXACT), Division.ASYNC))) if moves else own
 
     def loop(self, method: str, spec: ActionSpec, period_ms: float, seed: int) -> "Loop":
         """Return what one episode needs."""

@@ -1,5 +1,6 @@
 """`vla-bench train gates-card`: what trained networks were made of and what they do, as Markdown made from headers."""
 
+import json
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -47,7 +48,7 @@ def _lines(kind: Kind, trained: dict[Path, Trained]) -> list[str]:
         for path, one in trained.items()
     ]
     head = ["operating point", *columns, "file"]
-    sources = {source["name"]: source for one in trained.values() for source in one.history.get("sources", ())}
+    sources = {json.dumps(source): source for one in trained.values() for source in one.history.get("sources", ())}
     policies = sorted({one.policy[:16] for one in trained.values()})
     return [
         f"# Networks of {kind.method}",
@@ -55,8 +56,8 @@ def _lines(kind: Kind, trained: dict[Path, Trained]) -> list[str]:
         f"Written by `vla-bench train gates-card` from the headers of files that `{kind.command}` wrote; do not edit.",
         "",
         f"* for the policy with weights {', '.join(f'`{policy}`' for policy in policies)}",
-        *(f"* data: {source['episodes']} episodes, {source['frames']} frames; `{source.get('command', name)}`"
-          for name, source in sources.items()),
+        *(f"* data: {source['episodes']} episodes, {source['frames']} frames; `{source.get('command', source['name'])}`"
+          for source in sources.values()),
         "* held out: every tenth episode; distances are means over the entries of normalised actions",
         "",
         f"| {' | '.join(head)} |",
@@ -76,6 +77,7 @@ def _row(trained: Trained) -> dict[str, str]:
         row |= {"flow": shape["flow"], "language": "yes" if shape.get("text_width") else "no"}
     found = {key.removeprefix("held_out_"): value for key, value in history.get("validation", {}).items()}
     row |= {
+        "episodes": str(sum(source["episodes"] for source in history.get("sources", ()))),
         "begun from": str(history.get("begin", "")),
         "seed": str(recipe.get("seed", "")),
         "steps": str(recipe.get("steps", "")),

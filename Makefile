@@ -14,10 +14,13 @@ DEVICE ?= cpu
 GATES ?= results/training/gates
 SAVINGS ?= 0.03 0.06
 LAC = $(BIN)/vla-bench train lac --policy $(WEIGHTS) --device $(DEVICE) --stride 2 --flow-px 64 --data $(filter-out %-10-$(PROFILE),$(DATA))
+ABLATION := results/training/ablation
+SHORT := $(BIN)/vla-bench train lac --policy cpu-deep --stride 2 --flow-px 64 --half --data $(ABLATION)/libero-object-fast
+JOINT := --stage 2 --window 6 --self-made 1 --task-loss distill --saving 0.03 --steps 150
 export OMP_NUM_THREADS ?= 1
 export LP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo demonstrations reference gates gpu test test-slow check format bench constraints clean
+.PHONY: help setup demo demonstrations reference gates ablation-gates gpu test test-slow check format bench constraints clean
 
 help:  ## Say what there is
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -52,6 +55,13 @@ gates: demonstrations  ## Train LAC for a policy that looks every second step, a
 	OMP_NUM_THREADS=$(WORKERS) $(LAC) --stage 1 --out $(GATES)/align
 	for saving in $(SAVINGS); do OMP_NUM_THREADS=$(WORKERS) $(LAC) --stage 2 --window 6 --self-made 1 --task-loss distill --saving $$saving \
 		--begin $(GATES)/align/gates.safetensors --out $(GATES)/saving-$$saving || exit 1; done
+
+ablation-gates: setup  ## Train the gates of LAC's ablations: 200 demonstrations, five gates (75 min on two cores)
+	$(COLLECT) --suite libero-object@1 --episodes 20 --out $(ABLATION)/libero-object-fast
+	for inputs in "ablation" "ablation-language --language" "ablation-difference --flow difference" "ablation-colours --flow none"; do \
+		set -- $$inputs; name=$$1; shift; $(SHORT) --stage 1 $$@ --out $(ABLATION)/$$name-1 || exit 1; \
+		$(SHORT) $(JOINT) $$@ --begin $(ABLATION)/$$name-1/gates.safetensors --out $(ABLATION)/$$name || exit 1; done
+	$(SHORT) $(JOINT) --out $(ABLATION)/ablation-no-alignment
 
 gpu: demonstrations  ## All that waits for a GPU: the large reference VLA, its gates, its success; a 7B step piece by piece
 	$(BIN)/vla-bench train reference --preset gpu --data $(DATA) --out results/training/gpu

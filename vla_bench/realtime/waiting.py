@@ -24,6 +24,12 @@ POSE = 6
 """Entries of an action before the gripper's."""
 
 
+def division_while(waiting: Waiting, own: str) -> str:
+    """Return the division of an episode whose method by itself is in `own`: motion during inference is more."""
+    moves = waiting in ("continue", "overlap")
+    return str(Division.most((Division(own or Division.EXACT), Division.ASYNC))) if moves else own
+
+
 @dataclass(frozen=True)
 class Realtime:
     """Latency in the loop, as a plan asks for it."""
@@ -32,9 +38,8 @@ class Realtime:
     waiting: Waiting = "hold"
 
     def division(self, own: str) -> str:
-        """Return what an episode gives up or needs whose method does so by itself: motion during inference is more."""
-        moves = self.waiting in ("continue", "overlap")
-        return str(Division.most((Division(own or Division.EXACT), Division.ASYNC))) if moves else own
+        """Return what an episode gives up or needs whose method by itself is in the division `own`."""
+        return division_while(self.waiting, own)
 
     def loop(self, method: str, spec: ActionSpec, period_ms: float, seed: int) -> "Loop":
         """Return what one episode needs."""

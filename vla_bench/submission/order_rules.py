@@ -6,6 +6,7 @@ from functools import cache
 from vla_bench import __version__, registry
 from vla_bench.errors import VlaBenchError
 from vla_bench.plan import ResolvedPlan
+from vla_bench.realtime.waiting import division_while
 from vla_bench.runner import MAX_ERRORS_IN_A_ROW
 from vla_bench.submission.episode_rules import place
 from vla_bench.submission.runs import PackedRun
@@ -101,14 +102,15 @@ def _leaves_out_nothing(order: _Order, played: set[Position]) -> Iterator[str]:
 
 
 def _says_its_division(run: PackedRun) -> Iterator[str]:
-    """A method's division is what its class says; asked only of records that this version made."""
+    """A method's division is what its class says, or the waiting; asked only of records that this version made."""
     if any(session["packages"].get("vla-bench") != __version__ for session in run.sessions):
         return
     for method in run.plan["methods"]:
         try:
-            expected = str(registry.division(registry.method(method)))
+            own = str(registry.division(registry.method(method)))
         except VlaBenchError:
             continue
+        expected = division_while(run.plan.get("waiting", "hold"), own)
         found = {record.division for record in run.records if record.method == method} - {"", expected}
         if found:
             yield f"{method!r}: its division is {', '.join(map(repr, sorted(found)))}; here it is {expected!r}"

@@ -100,6 +100,27 @@ def test_an_arm_that_stands_outside_or_moves_is_not_sent_home() -> None:
     assert desk.phase == "IDLE"
 
 
+def test_an_arm_that_shivers_in_its_place_stands_and_one_that_creeps_does_not() -> None:
+    desk = Desk(FakeDriver(joints_rad=HOME))
+    desk.supervisor.connect(desk.now_ns)
+    desk.command("a", "acquire")
+    for tick in range(30):  # 0.3 s; as franky-sim's arm after a stop
+        desk.driver.joints_rad = away(0, 0, 0, 0, 0, 0, 1e-4 * (-1) ** tick)
+        desk.driver.overrides = {"velocities_rad_s": np.array([0, 0, 0, 0, 0, 0, 0.08 * (-1) ** tick])}
+        desk.wait(0.01)
+        assert desk.command("a", "home")["ok"] == (tick >= 20), tick
+        if tick >= 20:
+            break
+    creeping = Desk(FakeDriver(joints_rad=HOME))
+    creeping.supervisor.connect(creeping.now_ns)
+    creeping.command("a", "acquire")
+    for tick in range(60):
+        creeping.driver.joints_rad = away(0, 0, 0, 0, 0, 0, 6e-4 * tick)
+        creeping.driver.overrides = {"velocities_rad_s": np.array([0, 0, 0, 0, 0, 0, 0.06])}
+        creeping.wait(0.01)
+        assert creeping.command("a", "home")["reason"] == "the arm still moves"
+
+
 def test_homing_that_a_wall_blocks_ends_in_hold() -> None:
     desk = Desk(FakeDriver(joints_rad=away(0.4, 0, 0, 0, 0, 0, 0)), collides=lambda q: bool(0.1 < q[0] < 0.3))
     desk.supervisor.connect(desk.now_ns)

@@ -21,15 +21,13 @@ from vla_bench_envs.robot.limits import Limits
 from vla_bench_envs.robot.phases import ENABLED, FOLLOWING, Phase, leads_to
 from vla_bench_envs.robot.reasons import Cause, Reason, Verdict
 from vla_bench_envs.robot.schedule import Pending, Schedule
+from vla_bench_envs.robot.standing import Standstill
 
 BLOCKED_TICKS = 100
 """Ticks without progress after which homing gives up."""
 
 ARRIVED_RAD = 1e-3
 """Set-point and home may differ by so much, and the arm stands."""
-
-STANDING_RAD_S = 0.05
-"""Measured joint velocity below which the arm stands."""
 
 EVERYBODY = ""
 """Session that stands for all."""
@@ -57,6 +55,7 @@ class Supervisor:
         self._gripper_m: float | None = None
         self._applied_ns = self._ticked_ns = self._moved_ns = 0
         self._n_blocked = 0
+        self._standstill = Standstill()
 
     def connect(self, now_ns: int) -> None:
         """Open the driver and stand in IDLE.
@@ -102,6 +101,7 @@ class Supervisor:
         gap_ns, self._ticked_ns = now_ns - self._ticked_ns, now_ns
         try:
             self.state = self.driver.read(now_ns)
+            self._standstill.measured(self.state)
             self._watch(self.state, gap_ns, now_ns)
             self._follow(now_ns)
             if self.phase in ENABLED:
@@ -236,7 +236,7 @@ class Supervisor:
         state = self.state
         if state is None:
             return "no state of the arm"
-        if state.t_ns <= self._moved_ns or np.abs(state.velocities_rad_s).max() > STANDING_RAD_S:
+        if state.t_ns <= self._moved_ns or not self._standstill.holds(state):
             return "the arm still moves"  # or was told to after it was measured
         try:
             self.limiter.restart(state.joints_rad, state.gripper_m)

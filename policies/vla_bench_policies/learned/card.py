@@ -49,13 +49,12 @@ def _lines(kind: Kind, trained: dict[Path, Trained]) -> list[str]:
     ]
     head = ["operating point", *columns, "file"]
     sources = {json.dumps(source): source for one in trained.values() for source in one.history.get("sources", ())}
-    policies = sorted({one.policy[:16] for one in trained.values()})
     return [
         f"# Networks of {kind.method}",
         "",
         f"Written by `vla-bench train gates-card` from the headers of files that `{kind.command}` wrote; do not edit.",
         "",
-        f"* for the policy with weights {', '.join(f'`{policy}`' for policy in policies)}",
+        "* policy: beginning of the SHA-256 of its weights, as its own card has it",
         *(f"* data: {source['episodes']} episodes, {source['frames']} frames; `{source.get('command', source['name'])}`"
           for source in sources.values()),
         "* held out: every tenth episode; distances are means over the entries of normalised actions",
@@ -72,7 +71,8 @@ def _row(trained: Trained) -> dict[str, str]:
     recipe: dict[str, Any] = history.get("recipe", {})
     shape = recipe.get("gates") or recipe.get("scorer") or {}
     told = {**recipe, **shape}
-    row = {name.replace("_", " "): str(told[name]) for name in FEATURES if name in told}
+    row = {"policy": f"`{trained.policy[:8]}`"}
+    row |= {name.replace("_", " "): str(told[name]) for name in FEATURES if name in told}
     if "flow" in shape:
         row |= {"flow": shape["flow"], "language": "yes" if shape.get("text_width") else "no"}
     found = {key.removeprefix("held_out_"): value for key, value in history.get("validation", {}).items()}

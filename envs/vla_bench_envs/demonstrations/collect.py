@@ -1,4 +1,4 @@
-"""`vla-bench collect`: demonstrations of the scripted experts, as many as wanted of each task.
+"""`vla-bench collect`: demonstrations of scripted experts, or a policy's own episodes, as many as wanted of each task.
 
 Which demonstrations come out depends on suite, tasks, episodes, protocol and seed, never on the number of processes or
 on interruptions: processes put their attempts on a shelf each, and one writer takes them task by task, in order.
@@ -24,6 +24,7 @@ from vla_bench.types import Task
 from vla_bench_envs.demonstrations.attempts import Shelf
 from vla_bench_envs.demonstrations.crew import Crew, Job
 from vla_bench_envs.demonstrations.source import Source, preset_of, source_of
+from vla_bench_envs.demonstrations.visits import TEACHER, Driver
 
 MOST_PUSHES_HZ = 5.0
 """With more, an expert hardly moves undisturbed."""
@@ -57,7 +58,11 @@ class Collected:
 
 @dataclass(frozen=True)
 class Collect:
-    """Collect demonstrations of the scripted experts. Interrupt it at any moment; run it again and it goes on."""
+    """Collect demonstrations of the scripted experts. Interrupt it at any moment; run it again and it goes on.
+
+    With --driver: episodes of a policy under a method, with what the policy would have answered with everything
+    computed. `vla-bench train lac` learns from them where its gates lead.
+    """
 
     out: Path = Path("demonstrations")
     """Directory of the dataset; made if missing, continued if begun."""
@@ -80,6 +85,13 @@ class Collect:
     pushes_hz: float = 0.0
     """Random pushes of the arm a second, from which the expert recovers; recorded is what it answers, not the push.
     Policies that are cloned from such data drift less; 0.5 is a good start."""
+
+    driver: str = ""
+    """Policy that moves the arm instead of the expert, as `reference:execute=2,ensemble=True`. Recorded is what it
+    would have answered with everything computed; every episode is kept, solved or not."""
+
+    method: str = TEACHER
+    """With --driver: the method under which the policy drives."""
 
     workers: int = 1
     """Processes at a time, each with a task of its own and 1.5 to 1.9 GB."""
@@ -113,7 +125,7 @@ class Collect:
             writer = DatasetWriter(self.out, _form(source, protocol), [task.instruction for task in suite.tasks()])
             shelves = {task: Shelf(self.out, task.index) for task in tasks}
             jobs = [
-                Job(self.out, task, self.episodes, protocol, self.seed, self.pushes_hz)
+                Job(self.out, task, self.episodes, protocol, self.seed, self.pushes_hz, self._driver)
                 for task, shelf in shelves.items()
                 if not shelf.done(self.episodes)
             ]
@@ -157,12 +169,20 @@ class Collect:
             disable=None if show is None else not show,
         )
 
+    @property
+    def _driver(self) -> Driver | None:
+        return Driver(self.driver, self.method) if self.driver else None
+
     def _chosen(self, suite: Suite) -> list[Task]:
         for option, value in (("--episodes", self.episodes), ("--workers", self.workers)):
             if value < 1:
                 raise OptionError(option, value, "at least 1")
         if not 0 <= self.pushes_hz <= MOST_PUSHES_HZ:
             raise OptionError("--pushes-hz", self.pushes_hz, f"a rate from 0 to {MOST_PUSHES_HZ:g}")
+        if self.driver and self.pushes_hz:
+            raise OptionError("--pushes-hz", self.pushes_hz, "0 with --driver: a policy brings its own disturbance")
+        if not self.driver and self.method != TEACHER:
+            raise OptionError("--method", self.method, f"{TEACHER!r} without --driver: an expert drives under none")
         if self.seed < 0:
             raise OptionError("--seed", self.seed, "an integer of at least 0")
         if len(set(self.tasks)) < len(self.tasks):
@@ -180,6 +200,7 @@ class Collect:
             "seed": str(self.seed),
             "pushes_hz": str(self.pushes_hz),
             **source.conditions(),
+            **(self._driver.conditions() if self._driver else {}),
         }
         before = provenance.read(self.out)
         if before is not None and (unequal := provenance.differences(before["conditions"], found)):

@@ -17,6 +17,7 @@ from vla_bench_envs.demonstrations.attempts import Shelf
 from vla_bench_envs.demonstrations.pushes import Pushes
 from vla_bench_envs.demonstrations.recording import record
 from vla_bench_envs.demonstrations.source import source_of
+from vla_bench_envs.demonstrations.visits import Driver, Visitor
 
 RUN_ON_S = 3.0
 """Simulated time beyond the task's horizon that a plan may take: release and retreat come after success."""
@@ -45,20 +46,28 @@ class Job:
     protocol: Protocol
     seed: int
     pushes_hz: float = 0.0
+    driver: Driver | None = None
+    """Moves the arm instead of the expert."""
 
 
 def collect_task(job: Job) -> None:
     """Try one initial state after the other until the task has its demonstrations or is given up."""
     shelf = Shelf(job.directory, job.task.index)
     source, rate_hz = source_of(registry.suite(job.task.suite)), job.task.control_hz
-    horizon = job.protocol.horizon(job.task.suite, job.task.horizon) + round(RUN_ON_S * rate_hz)
+    run_on = 0 if job.driver else round(RUN_ON_S * rate_hz)
+    horizon = job.protocol.horizon(job.task.suite, job.task.horizon) + run_on
     longer = replace(job.protocol, horizons=((job.task.suite, horizon),))
     parent = os.getppid()
+    visitor = Visitor(job.driver) if job.driver else None
     with source.stand(job.task, longer, job.seed) as stand, shelf.alone():
         while not shelf.done(job.episodes) and os.getppid() == parent:  # without its parent it stops
             index = len(shelf.attempts)
-            pushes = Pushes(job.pushes_hz, rate_hz, stand.states.generator(index, "pushes"), source.push)
-            recording = record(stand, job.task, stand.states.draw(index), job.seed, pushes)
+            state = stand.states.draw(index)
+            if visitor:
+                recording = visitor.visit(stand, job.task, state, index)
+            else:
+                pushes = Pushes(job.pushes_hz, rate_hz, stand.states.generator(index, "pushes"), source.push)
+                recording = record(stand, job.task, state, job.seed, pushes)
             shelf.add(recording, round(rate_hz))
 
 

@@ -175,7 +175,10 @@ def _source(dataset: Dataset) -> dict[str, Any]:
     plan = made["plan"]
     preset = plan.get("preset", plan["protocol"]["name"])
     options = {"suite": plan["suite"], "protocol": preset, "episodes": plan["episodes"]}
-    options |= {"seed": plan["seed"], "pushes-hz": plan["pushes_hz"], "out": plan["out"]}
+    options |= {"seed": plan["seed"], "pushes-hz": plan["pushes_hz"]}
+    if plan.get("driver"):
+        options |= {"driver": plan["driver"], "method": plan["method"]}
+    options |= {"out": plan["out"]}
     return found | {"command": "vla-bench collect " + " ".join(f"--{key} {value}" for key, value in options.items())}
 
 

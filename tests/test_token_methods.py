@@ -47,6 +47,8 @@ EXACT = {
     "vla-cache:0.996+refresh:3": "vla-cache:0.9+refresh:1",
     "random:0.8+rotate:2": "random:0.8+rotate:1",
     "vla-cache:0.9+rotate:8": "vla-cache:0.9+rotate:1",
+    "random:0.8+still:3": "random:0.8+still:1000000",
+    "vla-cache:0.996+still:3": "vla-cache:0.9+still:1000000",
     "pixel-difference:0.6+action-reuse:2": "pixel-difference:0+action-reuse:1",
 }
 """Methods, and the setting of each at which it must change no action."""
@@ -130,6 +132,21 @@ def test_a_refresh_bounds_ages_and_is_full(weights: str) -> None:
     assert [one["full_because"] for one in found] == ["first", "", "", "", "rule", "", "", "", "rule", "", "", ""]
     assert [one["age_max"] for one in found[:6]] == [0, 1, 2, 3, 0, 1]
     assert found[1]["rule"] == "keyframe:100+refresh:4"
+
+
+def test_while_the_hand_stands_everything_is_computed(weights: str) -> None:
+    policy = registry.method("keyframe:100+still:3").apply(ReferencePolicy(weights))
+    obs, _ = PictureEnv().reset()
+    policy.reset(TASK, 0)
+    found = []
+    for travelled_m in (0.0, 0.01, 0.02, 0.022, 0.026, 0.031):  # by 10, 10, 2, 4 and 5 mm
+        obs["proprio"] = np.array([travelled_m, *[0.0] * 7], np.float64)
+        found.append(policy.act(obs).cache)
+    assert [one["full_because"] for one in found] == ["first", "rule", "", "rule", "", ""]  # nothing known, 10 mm, 2 mm
+    assert [one["age_max"] for one in found] == [0, 0, 1, 0, 1, 2]
+    assert found[2]["rule"] == "keyframe:100+still:3"
+    with pytest.raises(OptionError, match=r"still: below-mm.*-1.*'lac\+still:3'"):
+        registry.method("keyframe:2+still:-1")
 
 
 def test_a_rotation_bounds_ages_and_costs_the_same_in_each_step(weights: str) -> None:

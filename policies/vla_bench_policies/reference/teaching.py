@@ -32,7 +32,7 @@ class ReferenceTeacher:
             first_layer: Layers before it are always computed in full.
         """
         self.model = model.eval().requires_grad_(False)
-        self._decoder = DenseDecoder(_PlainLayers(model.decoder), first_layer)
+        self._decoder = DenseDecoder(PlainLayers(model.decoder), first_layer)
 
     @property
     def sight(self) -> Sight:
@@ -128,7 +128,7 @@ def reference_teaching(weights: Path, device: str, first_layer: int = 0) -> Teac
     return Teaching(checkpoint.sha256, ReferenceTeacher(checkpoint.model, first_layer), ReferenceReader(checkpoint))
 
 
-class _PlainLayers:
+class PlainLayers:
     """The model's own layers, unpacked, one by one."""
 
     def __init__(self, decoder: Decoder) -> None:
@@ -136,14 +136,17 @@ class _PlainLayers:
 
     @property
     def n_layers(self) -> int:
+        """Return the number of layers."""
         return len(self._decoder.layers)
 
     def rotation(self, positions: Int[Tensor, "b q"], like: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what turns queries and keys."""
         return rotary(positions, self._decoder.head_width, like.dtype)
 
     def layer(
         self, index: int, x: Tensor, rotation: tuple[Tensor, Tensor], attend: Attend, n_wanted: int | None = None
     ) -> Tensor:
+        """Return the last `n_wanted` rows after one layer, or all."""
         layer = self._decoder.layers[index]
         assert isinstance(layer, Layer)
         first = 0 if n_wanted is None else x.shape[1] - n_wanted
@@ -154,4 +157,5 @@ class _PlainLayers:
         return x + layer.mlp(layer.post_attention_layernorm(x))
 
     def norm(self, x: Tensor) -> Tensor:
+        """Return the hidden states after the last norm."""
         return self._decoder.norm(x)

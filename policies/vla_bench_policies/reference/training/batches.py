@@ -55,7 +55,8 @@ class Batches:
         self._own = team.share(recipe.batch)
         self._actions, self._states = actions, states
         words = [tokenizer().encode(sentence) for sentence in data.sentences]
-        longest = max(map(len, words))
+        self.n_tokens = np.array([len(tokens) for tokens in words])
+        longest = self.n_tokens.max()
         self._tokens = torch.tensor([[*tokens, *[PAD] * (longest - len(tokens))] for tokens in words], device=device)
         self._training, self._frames = data.training, None
         if device.type != "cpu":

@@ -8,6 +8,26 @@ from vla_bench_policies.reference.model import ModelConfig
 
 
 @dataclass(frozen=True)
+class Staleness:
+    """Windows of consecutive inferences in which the model meets its own stale rows (`stale.py`)."""
+
+    windows: int = 6
+    """A step."""
+
+    window: int = 4
+    """Inferences of a window; the first is full."""
+
+    strides: tuple[int, ...] = (2, 4)
+    """Control steps from one inference to the next, of which each step draws one."""
+
+    most: float = 0.9
+    """Largest share of the visual rows that is reused; each inference draws its own, evenly from 0."""
+
+    still: float = 0.5
+    """Share of the windows in which the rows whose patch has changed least are reused, instead of any."""
+
+
+@dataclass(frozen=True)
 class Recipe:
     """How a model is trained. Equal recipes on equal demonstrations, threads and devices give equal weights."""
 
@@ -39,6 +59,9 @@ class Recipe:
     place_loss: float = 0.5
     """Weight of the L1 of `Answer.places`: a vision tower that learns from actions alone learns late, or not at all."""
 
+    stale: Staleness | None = None
+    """Windows beside the batch, whose L1 counts like its own; none by default."""
+
     shift_px: int = 2
     """Largest shift of a training image, edges repeated: relative places in the image stay right."""
 
@@ -63,6 +86,16 @@ class Recipe:
 PRESETS: dict[str, Recipe] = {
     "cpu": Recipe(),
     "cpu-deep": Recipe(model=ModelConfig(layers=8), steps=2_400, learning_rate=5e-4, warmup_steps=100, ema=0.998),
+    "cpu-cached": Recipe(
+        model=ModelConfig(layers=8),
+        steps=300,
+        batch=8,
+        learning_rate=2e-4,
+        warmup_steps=20,
+        ema=0.99,
+        stale=Staleness(),
+        validate_every=100,
+    ),
     "gpu": Recipe(
         model=ModelConfig(patch_px=8, vision_width=192, vision_layers=3, layers=8),
         steps=12_000,
@@ -72,4 +105,5 @@ PRESETS: dict[str, Recipe] = {
     ),
 }
 """Recipes by name: `cpu` for two cores and three hours, `cpu-deep` for two hours and a half more from what `cpu` has
-reached, `gpu` for one data-centre card and twenty minutes."""
+reached, `cpu-cached` for an hour more, in which `cpu-deep` learns to answer with stale rows, `gpu` for one data-centre
+card and twenty minutes."""

@@ -21,6 +21,7 @@ from vla_bench_policies.reference.training.batches import POSITION, Batch, Batch
 from vla_bench_policies.reference.training.frames import Demonstrations
 from vla_bench_policies.reference.training.growth import UngrowableError, grown
 from vla_bench_policies.reference.training.recipe import Recipe
+from vla_bench_policies.reference.training.stale import Answered, StaleWindows
 from vla_bench_policies.reference.training.state import State
 from vla_bench_policies.reference.training.team import Team
 
@@ -29,6 +30,13 @@ SAVE_EVERY = 100
 """Steps between two states on the disk: what a kill costs at most."""
 
 VALIDATION_FRAMES = 640
+STALE_WINDOWS = 64
+STALE_CHECKS = (
+    ("stale_none_mm", 0.0, False), ("stale_random_mm", 0.6, False), ("stale_still_mm", 0.6, True),
+    ("stale_most_mm", 0.8, True),
+)  # fmt: skip
+"""Names, shares reused, and whether where the pictures changed least."""
+
 TRANSLATION, ROTATION, GRIPPER = slice(0, 3), slice(3, 6), 6
 
 
@@ -73,6 +81,7 @@ class Trainer:
         self.state = State(model, averaged, optimiser)
         self._forward: Callable[..., Answer] = torch.compile(model) if device.type == "cuda" else model
         self._batches = Batches(data, recipe, self._actions, self._states, device, team)
+        self._windows = StaleWindows(data, self._batches, recipe.stale, recipe.seed) if recipe.stale else None
         self._origin = {"recipe": recipe.hash, "demonstrations": data.fingerprint}
         self._before: dict[str, Any] = {}
         if begin is not None:
@@ -130,7 +139,7 @@ class Trainer:
         model = self.state.model
         with torch.no_grad(), self._averaged():
             rows = [self._errors(batch, model) for batch in self._batches.validation(VALIDATION_FRAMES)]
-        return _mean(rows)
+            return _mean(rows) | self._stale_errors()
 
     def checkpoint(self, command: str = "", validation: dict[str, float] | None = None) -> Checkpoint:
         """Return the averaged weights with all that a policy needs.
@@ -168,6 +177,10 @@ class Trainer:
         batch = self._batches.training(self.state.step)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
             loss, parts = _losses(self._forward, batch, self.recipe, self.team)
+            if self._windows and recipe.stale:
+                own = self.team.share(recipe.stale.windows)
+                stale = _stale_loss(self._windows.training(self._model, self.state.step, own), self.team)
+                loss, parts = loss + stale, parts | {"stale": self.team.total(stale.detach())}
         loss.backward()
         self.team.add_gradients(self.state.model)
         norm = nn.utils.clip_grad_norm_(self.state.model.parameters(), self.recipe.clip)
@@ -195,6 +208,22 @@ class Trainer:
             "place_now_mm": float(misplaced[0].mean()),
             "place_then_mm": float(misplaced[1].mean()),
         }
+
+    @property
+    def _model(self) -> ReferenceVLA:
+        assert isinstance(self.state.model, ReferenceVLA)
+        return self.state.model
+
+    def _stale_errors(self) -> dict[str, float]:
+        """Return `translation_mm` of a window's last answer: in full, and with rows reused at random or where still."""
+        if self._windows is None:
+            return {}
+        mm, found = self._spec.translation_m * 1e3, {}
+        for name, reuse, still in STALE_CHECKS:
+            answers = [one[-1] for one in self._windows.validation(self._model, STALE_WINDOWS, reuse, still)]
+            wrong = [self._restored(chunk) - self._restored(batch.chunk) for chunk, batch in answers]
+            found[name] = float(torch.cat(wrong)[:, TRANSLATION].abs().mean()) * mm
+        return found
 
     def _restored(self, chunk: Tensor) -> Tensor:
         """Return the first action of each chunk (b, action), in the environment's units."""
@@ -251,6 +280,11 @@ def _losses(model: Callable[..., Answer], batch: Batch, recipe: Recipe, team: Te
     }
     loss = parts["chunk"] + recipe.token_loss * parts["token"] + recipe.place_loss * parts["place"]
     return loss, {name: team.total(part.detach()) for name, part in parts.items()}
+
+
+def _stale_loss(answered: Answered, team: Team) -> Tensor:
+    """Return the L1 of this process's windows, all their inferences alike."""
+    return sum((_chunk_loss(chunk.float(), batch, team) for chunk, batch in answered), torch.zeros(())) / len(answered)
 
 
 def _chunk_loss(chunk: Tensor, batch: Batch, team: Team) -> Tensor:

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy import HORIZON, TOY, ToyEnv, ToyPolicy
+from toy import HORIZON, PROTOCOL, TOY, ToyEnv, ToyPolicy
 
 import vla_bench
 from vla_bench import RunPlan, cli, journal, tables
@@ -77,12 +77,13 @@ def test_what_the_arm_does_meanwhile() -> None:
 
 
 def test_a_held_arm_keeps_its_gripper_and_a_repeated_action_is_the_last() -> None:
-    standing = np.array([0, 0, 0, 0, 0, 0, -1.0])
+    standing = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0]
+    settled = replace(PROTOCOL, settle_action=tuple(standing))
     for waiting, moves in (("hold", 0.0), ("repeat", 4.0)):
         loop = Realtime(Constant(60), waiting).loop("full", SPEC, PERIOD_MS, seed=0)
-        loop.begin(standing)
+        loop.begin(settled)
         first = [action for action, _ in loop.actions(answer())]
-        assert first[0].tolist() == standing.tolist()
+        assert first[0].tolist() == standing
         second = [(action, is_answer) for action, is_answer in loop.actions(answer())]
         assert second[0][0].tolist() == [moves, 0, 0, 0, 0, 0, 1]
         assert [is_answer for _, is_answer in second] == [False, True, True, True, True]

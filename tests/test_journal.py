@@ -8,17 +8,22 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
+from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from toy import ToySuite
 
-from vla_bench import Cell, EpisodeRecord, Outcome, Query, journal
+from vla_bench import Cell, EpisodeRecord, Outcome, Query, RunPlan, journal, runner
 from vla_bench.errors import JournalError, ResultsWriteError, RunLockedError
+from vla_bench.parallel.crew import CrewOptions
 
 settings.register_profile("patient", deadline=None)  # the machine may be shared
 settings.load_profile("patient")
+
+TOYS = RunPlan(suite="toy@1", policy="toy", methods=("full",), episodes=2, timed=False).resolve()
 
 NOBODY = 65534
 """User that owns nothing."""
@@ -146,6 +151,17 @@ def test_a_directory_that_may_only_be_read_is_an_error_that_says_so(read_only: P
         pass
     with pytest.raises(ResultsWriteError, match="Permission denied"), journal.writing(read_only / "run"):
         pass
+    assert journal.read(read_only) == records(2)
+
+
+@pytest.mark.parametrize("hands", [None, CrewOptions(2)])
+def test_a_run_in_a_directory_that_may_only_be_read_plays_nothing(
+    hands: CrewOptions | None, read_only: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ToySuite, "make", None)
+    with pytest.raises(ResultsWriteError, match="Permission denied"):
+        runner.run(TOYS, read_only, crew=hands)
+    assert not active_children()
     assert journal.read(read_only) == records(2)
 
 

@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy import HORIZON, TOY, ToyEnv, ToyPolicy
+from toy import HORIZON, PROTOCOL, TOY, ToyEnv, ToyPolicy
 
 import vla_bench
-from vla_bench import RunPlan, cli, journal, tables
+from vla_bench import RunPlan, cli, figures, journal, tables
 from vla_bench.contestant import Answer, Contestant
 from vla_bench.errors import OptionError, ResumeError
 from vla_bench.parallel.crew import CrewOptions
@@ -77,12 +77,13 @@ def test_what_the_arm_does_meanwhile() -> None:
 
 
 def test_a_held_arm_keeps_its_gripper_and_a_repeated_action_is_the_last() -> None:
-    standing = np.array([0, 0, 0, 0, 0, 0, -1.0])
+    standing = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0]
+    settled = replace(PROTOCOL, settle_action=tuple(standing))
     for waiting, moves in (("hold", 0.0), ("repeat", 4.0)):
         loop = Realtime(Constant(60), waiting).loop("full", SPEC, PERIOD_MS, seed=0)
-        loop.begin(standing)
+        loop.begin(settled)
         first = [action for action, _ in loop.actions(answer())]
-        assert first[0].tolist() == standing.tolist()
+        assert first[0].tolist() == standing
         second = [(action, is_answer) for action, is_answer in loop.actions(answer())]
         assert second[0][0].tolist() == [moves, 0, 0, 0, 0, 0, 1]
         assert [is_answer for _, is_answer in second] == [False, True, True, True, True]
@@ -235,6 +236,12 @@ def test_measured_time_is_this_computers() -> None:
     assert Measured().ms(answer(policy_ms=12.5), "full", True, np.random.default_rng(0)) == 12.5
 
 
+def test_time_that_is_measured_beside_other_work_moves_no_arm() -> None:
+    assert replace(PLAN, realtime="measured").resolve().realtime == Realtime(Measured())
+    with pytest.raises(OptionError, match="--realtime is 'measured'; expected milliseconds, a timed run or a device's"):
+        replace(PLAN, realtime="measured", timed=False).resolve()
+
+
 @pytest.mark.parametrize("spec", ["soon", "-3", "nan", "inf"])
 def test_what_is_no_latency_is_refused(spec: str) -> None:
     with pytest.raises(OptionError, match="--realtime"):
@@ -304,8 +311,32 @@ def test_runs_on_different_clocks_are_never_mixed(delays: Path) -> None:
 
 
 def test_a_figure_shows_success_against_delay(delays: Path, tmp_path: Path) -> None:
-    assert cli.main(["figure", str(delays), "--kind", "delay", "--out", str(tmp_path / "delay.png")]) == 0
+    words = ["figure", str(delays), "--kind", "delay", "--policy", "toy", "--margin", "20", "--out"]
+    assert cli.main([*words, str(tmp_path / "delay.png")]) == 0
     assert (tmp_path / "delay.png").stat().st_size > 5000
+    assert cli.main(["figure", str(delays), "--kind", "delay", "--margin", "120"]) == 2
+
+
+def test_the_figure_has_a_line_a_way_of_waiting_that_begins_at_no_delay() -> None:
+    row = {"suite": "toy@1", "policy": "toy", "method": "full", "success_low": 0.1, "success_high": 1.0}
+    delays = pd.DataFrame(
+        [
+            {**row, "waiting": way, "delay_ms": ms, "pairs": pairs, "success_at_once": before, "success": after,
+             "may_spend_ms": spend}
+            for way, ms, pairs, before, after, spend in (
+                ("hold", 200.0, 20, 1.0, 1.0, 200.0), ("hold", 400.0, 40, 0.975, 0.6, 200.0),
+                ("overlap", 200.0, 20, 1.0, 0.5, np.nan),
+            )
+        ]
+    )  # fmt: skip
+    with figures.paper_figure() as ax:
+        figures.success_against_delay(ax, delays)
+        drawn = {line.get_label(): line.get_xydata().tolist() for line in ax.lines if line.get_label()[0] != "_"}
+        marks = [
+            line.get_xdata()[0] for line in ax.lines if len(set(line.get_xdata())) == 1 and len(line.get_xdata()) > 1
+        ]
+    assert drawn == {"hold": [[0, 97.5], [200, 100], [400, 60]], "overlap": [[0, 100], [200, 50]]}
+    assert marks == [200.0]
 
 
 def test_results_without_a_delay_or_without_its_absence_are_refused(delays: Path, tmp_path: Path, capsys) -> None:

@@ -14,7 +14,7 @@ from toy import TOY, ToyPolicy, ToySuite
 
 import vla_bench
 from vla_bench import EpisodeRecord, Outcome, RunPlan, journal, provenance, registry
-from vla_bench.errors import ActionSpecMismatchError, ResumeError, RunAbortedError
+from vla_bench.errors import ActionSpecMismatchError, OptionError, ResumeError, RunAbortedError
 from vla_bench.runner import run
 from vla_bench.types import ActionSpec
 
@@ -93,6 +93,28 @@ def test_resuming_never_repeats_an_episode(tmp_path: Path, n_kept: int) -> None:
     assert path.read_bytes().startswith(b"".join(kept))
     assert len(journal.read(tmp_path)) == len(whole)
     assert [without_times(record) for record in resumed] == [without_times(record) for record in whole]
+
+
+def test_a_run_whose_journal_was_cut_at_any_byte_ends_with_every_episode_once(tmp_path: Path) -> None:
+    """Cut by a crash in the middle of a line, or right before, behind or after its end."""
+    whole = run(resolve(), tmp_path)
+    path = tmp_path / journal.NAME
+    content = path.read_bytes()
+    ends = [index for index, byte in enumerate(content) if byte == ord("\n")]
+    cuts = {
+        ends[0],
+        ends[0] + 1,
+        ends[-1],
+        ends[-1] - 1,
+        *np.random.default_rng().integers(0, len(content), 6).tolist(),
+    }
+    for cut in sorted(cuts):
+        path.write_bytes(content[:cut])
+        resumed = run(resolve(), tmp_path)
+        assert [without_times(record) for record in resumed] == [without_times(record) for record in whole], cut
+        kept = content[: content.rfind(b"\n", 0, cut) + 1]
+        assert path.read_bytes().startswith(kept), cut
+        assert len(journal.read(tmp_path)) == len(whole), cut
 
 
 def test_an_error_is_retried_on_the_next_run_and_then_counted_once(tmp_path: Path, suite: ToySuite) -> None:
@@ -236,6 +258,21 @@ def test_provenance_says_what_made_the_numbers(tmp_path: Path) -> None:
     assert found["conditions"]["policy"] == registry.policy("toy").fingerprint
     assert found["conditions"]["environment physics"] == TOY.physics
     assert {"started", "commit", "packages", "machine"} <= set(found["sessions"][0])
+
+
+@pytest.mark.parametrize("variable", ["OMP_NUM_THREADS", "MKL_NUM_THREADS"])
+def test_threads_that_share_a_processor_have_no_latency(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n = len(os.sched_getaffinity(0))
+    monkeypatch.setenv(variable, str(n + 1))
+    message = rf"^{variable} is '{n + 1}'; expected at most {n}, the processors .* for a timed plan.*--no-timed"
+    with pytest.raises(OptionError, match=message):
+        run(resolve(), tmp_path)
+    assert not journal.read(tmp_path)
+    assert not any(record.timed for record in run(resolve(timed=False), tmp_path))
+    monkeypatch.setenv(variable, str(n))
+    assert all(record.timed for record in run(resolve(), tmp_path / "timed"))
 
 
 def test_a_directory_of_another_suite_is_refused(tmp_path: Path, suite: ToySuite) -> None:

@@ -215,8 +215,13 @@ class SharedToy(ToyPolicy):
     """File that makes the next batch raise, once."""
     hangs_at_first: bool = False
     """Whether it hangs while it is made."""
+    devices: str = ""
+    """File that gets a line for every time it is made: the GPUs that its process may use."""
 
     def __post_init__(self) -> None:
+        if self.devices:
+            with Path(self.devices).open("a") as stream:
+                stream.write(f"{os.environ.get('CUDA_VISIBLE_DEVICES', 'all')}\n")
         if self.hangs_at_first:
             time.sleep(600)
 

@@ -11,7 +11,7 @@ import numpy as np
 from vla_bench import registry
 from vla_bench.errors import OptionError, UnknownNameError
 from vla_bench.protocol import Protocol
-from vla_bench.realtime.latency import latency
+from vla_bench.realtime.latency import MEASURED, latency
 from vla_bench.realtime.waiting import Realtime, Waiting
 from vla_bench.suite import Suite
 from vla_bench.types import Cell, Task
@@ -47,8 +47,9 @@ class RunPlan:
     played by several workers at once."""
 
     realtime: str = ""
-    """Latency in the loop, on a clock of its own: ms for every answer, `measured`, the directory of a timed run whose
-    times are drawn, or a device's TOML file (device, fixed_ms, gflop_per_s, source). None gives answers at once."""
+    """Latency in the loop, on a clock of its own: ms for every answer, the directory of a timed run whose times are
+    drawn, a device's TOML file (device, fixed_ms, gflop_per_s, source), or `measured` here and now, in a timed plan.
+    None gives answers at once."""
 
     waiting: Waiting = "hold"
     """What the arm does meanwhile: hold, repeat the last action, continue with the chunk before (the policy is asked
@@ -59,7 +60,7 @@ class RunPlan:
 
         Raises:
             UnknownNameError: For a suite, policy, method or protocol that does not exist.
-            OptionError: For tasks or numbers out of range.
+            OptionError: For tasks or numbers out of range, or for time that is measured where it means nothing.
         """
         suite = registry.suite(self.suite)
         protocols = suite.protocols()
@@ -73,6 +74,11 @@ class RunPlan:
         if self.seed < 0:
             raise OptionError("--seed", self.seed, "an integer of at least 0")
         tasks = self._chosen(suite)
+        if self.realtime == MEASURED and not self.timed:
+            expected = (
+                "milliseconds, a timed run or a device's file in a plan that is not timed: what runs at once has no"
+            )
+            raise OptionError("--realtime", self.realtime, f"{expected} latency")
         realtime = Realtime(latency(self.realtime), self.waiting) if self.realtime else None
         if self.waiting not in get_args(Waiting):
             raise OptionError("--waiting", self.waiting, f"one of {', '.join(get_args(Waiting))}")

@@ -69,6 +69,11 @@ class Protocol:
         """Return height and width of the pictures [px]."""
         return self.image_size, self.image_size
 
+    @property
+    def resting_gripper(self) -> float | None:
+        """Return the gripper's entry that leaves it as it is; None where repeating the last one does, a place to go."""
+        return None
+
     def horizon(self, suite: str, default: int) -> int:
         """Return the control steps an episode of `suite` may take under this protocol."""
         return dict(self.horizons).get(suite, default)

@@ -91,7 +91,7 @@ def _play(
     horizon = protocol.horizon(task.suite, task.horizon)
     clock = realtime or Realtime(Constant(0.0))
     loop = clock.loop(contestant.method, task.action_spec, 1e3 / protocol.control_hz, cell.policy_seed)
-    loop.begin(np.array(protocol.settle_action, dtype=float))
+    loop.begin(protocol)
     while episode.n_steps < horizon and not episode.success:
         answer = contestant.ask(obs, keys)
         step = episode.n_steps

@@ -1,6 +1,7 @@
 """From a plan to a journal: every start, every method in its turn, what is finished skipped."""
 
 import logging
+import os
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -45,14 +46,17 @@ def run(
         shard: Which part of how many is played: 1 is the first.
 
     Raises:
-        OptionError: If a timed plan is to be played by several workers, or by one that shares the policy.
+        OptionError: If a timed plan is to be played by several workers, by one that shares the policy, or with more
+            threads than processors.
         CannotWorkError: If a worker cannot make its environment or policy.
         NoClusterError: If there is no cluster where one should be.
         ResumeError: If the directory holds episodes of another plan or of other conditions.
         RunAbortedError: After three errors in a row.
     """
-    if plan.timed and crew is not None:
-        _check_single_stream(crew)
+    if plan.timed:
+        _check_threads()
+        if crew is not None:
+            _check_single_stream(crew)
     with journal.writing(directory) as pages:
         provenance.check_plan(directory, plan.to_dict())
         records = journal.read(directory)
@@ -85,6 +89,24 @@ def _check_single_stream(crew: Together) -> None:
         option, found, expected = "--share", crew.share, "False"
     why = "for a timed plan, in which nothing may run beside: add --no-timed to measure success alone"
     raise OptionError(option, found, f"{expected} {why}")
+
+
+def _check_threads() -> None:
+    """Refuse threads that would take turns on one processor."""
+    n_processors = _n_processors()
+    for variable in (name for name in provenance.THREADS if name.endswith("_THREADS")):
+        wanted = os.environ.get(variable, "")
+        if wanted.isdecimal() and int(wanted) > n_processors:
+            expected = (
+                f"at most {n_processors}, the processors that this process may use, for a timed plan: add --no-timed "
+                f"to measure success alone"
+            )
+            raise OptionError(variable, wanted, expected)
+
+
+def _n_processors() -> int:
+    """Return the processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def shard_of(text: str) -> tuple[int, int]:

@@ -9,6 +9,7 @@ import pandas as pd
 import tyro
 from matplotlib.axes import Axes
 
+from vla_bench.compare.command import fraction_of
 from vla_bench.errors import NoResultsError, OptionError, UnknownNameError
 from vla_bench.figures.cache import age_over_episode, distance_against_age, reuse_over_episode
 from vla_bench.figures.delay import success_against_delay
@@ -16,8 +17,9 @@ from vla_bench.figures.frontier import success_against_latency
 from vla_bench.figures.paper import HEIGHT_IN, WIDTH_IN, paper_figure
 from vla_bench.figures.stages import stage_bars
 from vla_bench.figures.tasks import success_by_task
-from vla_bench.realtime.budget import delay_df
+from vla_bench.realtime.budget import MARGIN, delay_df
 from vla_bench.tables import Results, read, summarise
+from vla_bench.tables.frames import AT
 
 Kind = Literal["frontier", "stages", "tasks", "reuse", "ages", "delay", "distance"]
 
@@ -67,6 +69,9 @@ class Figure:
     init_state: int = 0
     """Initial state of the episode that `reuse` and `ages` show."""
 
+    margin: float = 100 * MARGIN
+    """Success [percentage points] that a delay may cost, for the mark of what may be spent in `delay`."""
+
     def run(self) -> int:
         """Write the figure."""
         if not self.results:
@@ -86,7 +91,8 @@ class Figure:
         """Return what draws, and the figure's size [inch]."""
         results = self._chosen(read(*self.results))
         if self.kind == "delay":
-            return lambda ax: success_against_delay(ax, delay_df(results)), (WIDTH_IN, HEIGHT_IN)
+            delays = delay_df(results, fraction_of("--margin", self.margin))
+            return lambda ax: success_against_delay(ax, delays), (WIDTH_IN, HEIGHT_IN)
         rows_in = 1.3 + ROW_IN * results.episodes["method"].nunique()
         match self.kind:
             case "stages":
@@ -119,11 +125,12 @@ class Figure:
         """
         episodes = results.episodes
         for column, name in (("suite", self.suite), ("policy", self.policy)):
-            known = sorted(set(episodes[column]))
+            names = episodes[column].str.partition(AT)[0] if self.kind == "delay" else episodes[column]
+            known = sorted(set(names))
             if name and name not in known:
                 raise UnknownNameError(f"{column} in these results", name, known)
             if name:
-                episodes = episodes[episodes[column] == name]
+                episodes = episodes[names == name]
             elif len(known) > 1 and self.kind not in ("frontier", "delay"):
                 raise OptionError(f"--{column}", "", f"one of {', '.join(known)}: '{self.kind}' shows one {column}")
         key = ["run", "method", "task", "init_state", "seed"]

@@ -9,7 +9,8 @@ from vla_bench.figures.paper import legend_above, look
 def success_against_delay(ax: Axes, delays: pd.DataFrame) -> None:
     """Draw success (Wilson 95 %) against delay, one line for each suite, policy, method and way of waiting.
 
-    A dotted line marks the milliseconds that may be spent. `delays` is what `realtime.budget.delay_df` returns.
+    A dotted line marks the milliseconds that may be spent. Success without a delay is that of the starts of the delay
+    with most of them. `delays` is what `realtime.budget.delay_df` returns.
     """
     ways = list(dict.fromkeys(delays["waiting"]))
     names = ["suite", "policy", "method", "waiting"]
@@ -19,7 +20,7 @@ def success_against_delay(ax: Axes, delays: pd.DataFrame) -> None:
         style = look(named["method"])
         dash = ("-", "--", "-.", ":")[ways.index(named["waiting"]) % 4]
         x = [0.0, *own["delay_ms"]]
-        y = [100 * own["success_at_once"].iloc[0], *(100 * own["success"])]
+        y = [100 * own["success_at_once"].iloc[own["pairs"].argmax()], *(100 * own["success"])]
         label = " ".join(named[name] for name in varying) or named["method"]
         ax.plot(x, y, color=style.colour, marker=style.marker, linestyle=dash, linewidth=1, markersize=4, label=label)
         below, above = own["success"] - own["success_low"], own["success_high"] - own["success"]

@@ -157,12 +157,10 @@ class Crew:
         return ended
 
     def _open(self) -> None:
-        protocol = self.plan.protocol
         self._added = sendable(registry.registered(self.plan.policy, self.plan.methods))
         if self.options.share is not False:
             for _ in range(self.options.workers):
-                exchange = Exchange(self._context, len(protocol.cameras), protocol.image_size)
-                self._seats.append((*self._context.Pipe(), exchange))
+                self._seats.append((*self._context.Pipe(), Exchange(self._context, self.plan.protocol)))
             self._desk = self._opened_desk()
             if self._desk is None:
                 self._seats = []

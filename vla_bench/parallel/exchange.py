@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable
 from ctypes import c_byte
+from math import prod
 from multiprocessing.context import SpawnContext
 from typing import Any
 
 import numpy as np
 
+from vla_bench.protocol import Protocol
 from vla_bench.types import Observation
 
 ROOM_BYTES = 4096
@@ -16,9 +18,10 @@ ROOM_BYTES = 4096
 class Exchange:
     """Holds one observation at a time: its worker writes, the desk reads."""
 
-    def __init__(self, context: SpawnContext, n_cameras: int, image_size: int) -> None:
-        """Allocate room for square RGB pictures; both processes get it when they are started."""
-        self._room = context.RawArray(c_byte, n_cameras * 3 * image_size**2 + ROOM_BYTES)
+    def __init__(self, context: SpawnContext, protocol: Protocol) -> None:
+        """Allocate room for the protocol's RGB pictures; both processes get it when they are started."""
+        n_bytes = len(protocol.cameras) * 3 * prod(protocol.picture_px)
+        self._room = context.RawArray(c_byte, n_bytes + ROOM_BYTES)
 
     def write(self, obs: Observation, keys: Iterable[str]) -> dict[str, Any]:
         """Put in the arrays of some entries, and return what `read` needs: where they are, and the other entries."""
@@ -32,7 +35,7 @@ class Exchange:
                 continue
             end = begin + value.nbytes
             if end > len(memory):
-                label[key] = value  # larger than anybody expected: it goes through the pipe
+                label[key] = value  # more than the protocol's pictures: it goes through the pipe
                 continue
             memory[begin:end] = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
             label[key] = _Place(begin, value.shape, value.dtype.str)

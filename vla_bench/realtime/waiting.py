@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from vla_bench.contestant import Answer
 from vla_bench.policy import Division
+from vla_bench.protocol import Protocol
 from vla_bench.realtime.clock import VirtualClock
 from vla_bench.realtime.latency import Latency
 from vla_bench.types import ActionSpec
@@ -63,11 +64,14 @@ class Loop:
     _rest: list[np.ndarray] = field(default_factory=list)
     """Of the last chunk, for the time of the next answer."""
     _asked: bool = False
+    _resting_gripper: float | None = None
 
-    def begin(self, standing: np.ndarray) -> None:
-        """Take the action that the environment settled with: its gripper stays as it is."""
+    def begin(self, protocol: Protocol) -> None:
+        """Take the action that the environment settled with, and what leaves its gripper as it is."""
+        standing = np.array(protocol.settle_action, dtype=float)
         if standing.shape == self.last.shape:
             self.last = standing
+        self._resting_gripper = protocol.resting_gripper
 
     def actions(self, answer: Answer) -> Iterator[tuple[np.ndarray, bool]]:
         """Yield what is applied until the policy is asked again, and whether it is of the answer.
@@ -94,7 +98,7 @@ class Loop:
         if self.realtime.waiting == "repeat":
             return self.last
         still = np.zeros_like(self.last)
-        still[POSE:] = self.last[POSE:]
+        still[POSE:] = self.last[POSE:] if self._resting_gripper is None else self._resting_gripper
         return still
 
     def _noted(self, action: np.ndarray) -> np.ndarray:

@@ -51,6 +51,11 @@ class GoogleProtocol(Protocol):
         """Return height and width of the pictures [px]."""
         return self.image_size, self.image_width
 
+    @property
+    def resting_gripper(self) -> float:
+        """Return 0, which leaves the gripper's target alone: what lies between 0 and 1 closes it further each time."""
+        return 0.0
+
 
 _SIMPLER = GoogleProtocol(
     name="simpler",

@@ -79,7 +79,8 @@ class Server:
             path = folder / "limits.toml"
             path.write_text(limits_with(**PATIENCE) if patient else SIMULATED.read_text())
             options = ("--limits", str(path), *options)
-        threads = {"OMP_NUM_THREADS": "1", "LP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+        ours = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+        threads = {"OMP_NUM_THREADS": "1", "LP_NUM_THREADS": "1", "PYTHONPATH": ours}
         self.process = subprocess.Popen(
             [sys.executable, "-c", SERVER, "--port", "0", *options],
             env=os.environ | threads | (environment or {}),
@@ -139,13 +140,14 @@ class Client:
 
 
 class Proxy:
-    """A link between a client and a server that can be stalled or reset."""
+    """A link between a client and a server that can be stalled, throttled or reset."""
 
     def __init__(self, port: int) -> None:
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.url = f"ws://127.0.0.1:{self._listening.getsockname()[1]}"
         self._port, self._ends = port, []
         self._cut = False
+        self._bytes_s = {"up": 0.0, "down": 0.0}
         self._flowing = threading.Event()
         self._flowing.set()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -153,6 +155,12 @@ class Proxy:
     def stall(self, is_stalled: bool) -> int:
         now_ns = time.monotonic_ns()
         (self._flowing.clear if is_stalled else self._flowing.set)()
+        return now_ns
+
+    def throttle(self, up: float = 0.0, down: float = 0.0) -> int:
+        """Let no more bytes a second through, to the server and to the client; 0 is as many as there are."""
+        now_ns = time.monotonic_ns()
+        self._bytes_s = {"up": up, "down": down}
         return now_ns
 
     def reset(self) -> int:
@@ -183,18 +191,28 @@ class Proxy:
                 return
             other = socket.create_connection(("127.0.0.1", self._port))
             self._ends += [one, other]
-            for source, sink in ((one, other), (other, one)):
-                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+            for source, sink, way in ((one, other, "up"), (other, one, "down")):
+                threading.Thread(target=self._pump, args=(source, sink, way), daemon=True).start()
 
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, way: str) -> None:
         try:
             while data := source.recv(1 << 16):
                 self._flowing.wait()
-                sink.sendall(data)
+                self._trickle(sink, data, way)
             if not self._cut:
                 sink.shutdown(socket.SHUT_WR)
         except OSError:
             return
+
+    def _trickle(self, sink: socket.socket, data: bytes, way: str) -> None:
+        """Send bytes at the rate of now: twenty pieces a second."""
+        while data:
+            rate = self._bytes_s[way]
+            size = max(1, int(rate / 20)) if rate else len(data)
+            sink.sendall(data[:size])
+            data = data[size:]
+            if rate:
+                time.sleep(size / rate)
 
 
 class Driven:

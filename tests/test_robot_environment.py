@@ -15,7 +15,7 @@ from vla_bench.suite import Suite
 from vla_bench.testing import check_environment, check_policy
 from vla_bench.types import ActionSpec
 from vla_bench_envs.robot.environment import RealRobotEnv
-from vla_bench_envs.robot.errors import RobotRefusedError
+from vla_bench_envs.robot.errors import DriverError, RobotRefusedError
 from vla_bench_envs.robot.session import Session
 from vla_bench_envs.robot.suites import PROTOCOLS, SUITE
 from vla_bench_envs.robot.tabletop.expert import TabletopExpert
@@ -221,3 +221,47 @@ def test_the_expert_refuses_a_robot_whose_objects_it_cannot_see(env: RealRobotEn
         OptionError, match=r"^the expert's environment is None; expected the simulated arm in lock-step"
     ):
         expert.reset(SUITE.tasks()[0], 0)
+
+
+def test_a_policy_that_drives_the_arm_into_a_fault_has_failed_and_the_next_episode_begins_at_home(
+    env: RealRobotEnv,
+) -> None:
+    env.reset(seed=0)
+    supervisor = env.session.link.supervisor
+    limits = supervisor.limits
+    supervisor.limits = replace(limits, joint_torque_nm=(1e-9,) * 7)  # as if the arm pressed against something
+    _, reward, terminated, truncated, info = env.step(np.array([0, 0.4, 0, 0, 0, 0, 0], np.float32))
+    supervisor.limits = limits
+    assert (reward, terminated, truncated) == (0.0, True, False)
+    assert (info["failed"], info["success"], supervisor.phase) == ("torque_limit", False, "FAULT")
+    with pytest.raises(NotResetError, match="has ended"):
+        env.step(STILL)
+    env.reset(seed=0, options={"task": 1, "init_state": 2})
+    _, _, _, _, info = env.step(STILL)
+    assert (info["verdict"], info["failed"], supervisor.phase) == ("ok", "", "ACTIVE")
+
+
+def test_a_policy_whose_actions_are_refused_into_hold_has_failed(env: RealRobotEnv, monkeypatch) -> None:
+    env.reset(seed=0)
+    gate = env.session.link.supervisor.gate
+    monkeypatch.setattr(gate, "_collides", lambda joints: True)
+    told = [env.step(STILL) for _ in range(3)]
+    assert [info["reasons"] for *_, info in told] == [["collision"]] * 3
+    assert [(ended, info["failed"]) for _, _, ended, _, info in told] == [(False, ""), (False, ""), (True, "rejects")]
+    monkeypatch.undo()
+    env.reset(seed=0)
+    assert env.step(STILL)[4]["verdict"] == "ok"
+
+
+def test_a_robot_that_is_faulty_for_another_reason_ends_the_episode_as_an_error(env: RealRobotEnv, monkeypatch) -> None:
+    env.reset(seed=0)
+
+    def unplugged(now_ns: int) -> None:
+        raise DriverError("sim", "was unplugged")
+
+    monkeypatch.setattr(env.session.link.driver, "read", unplugged)
+    with pytest.raises(RobotRefusedError, match=r"for the cause 'driver_error' \(the driver 'sim' was unplugged"):
+        env.step(STILL)
+    monkeypatch.undo()
+    with pytest.raises(RobotRefusedError, match="'home' in phase FAULT"):
+        env.reset(seed=0)

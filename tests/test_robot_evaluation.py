@@ -1,9 +1,12 @@
 """An evaluation on a robot, from its plan to its report: blind, sealed, resumable, and in the tables of every run."""
 
+import hashlib
 import json
 import shutil
-from dataclasses import replace
+from collections import Counter
+from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,17 +16,25 @@ from hypothesis import strategies as st
 
 from vla_bench import cli, journal, registry
 from vla_bench.errors import OptionError, RunAbortedError, UnknownNameError, VlaBenchError
+from vla_bench.policy import ActionChunk
+from vla_bench.types import ActionSpec, Observation, Task
+from vla_bench_envs.robot import supervisor
 from vla_bench_envs.robot.evaluation import commands, errors, running
 from vla_bench_envs.robot.evaluation.agreement import agreement
 from vla_bench_envs.robot.evaluation.desk import Press
+from vla_bench_envs.robot.evaluation.drift import Turn, drift
 from vla_bench_envs.robot.evaluation.film import read_jpegs
 from vla_bench_envs.robot.evaluation.folder import Folder
 from vla_bench_envs.robot.evaluation.operators import Simulator
 from vla_bench_envs.robot.evaluation.plan import EvaluationPlan
+from vla_bench_envs.robot.evaluation.progress import progress
+from vla_bench_envs.robot.evaluation.records import Label
 from vla_bench_envs.robot.evaluation.running import Ledger
 from vla_bench_envs.robot.evaluation.scene import reset_score
 from vla_bench_envs.robot.evaluation.seal import Seal
 from vla_bench_envs.robot.evaluation.sitting import Sitting, play_alone
+from vla_bench_envs.robot.faults import Fault
+from vla_bench_envs.robot.reasons import Cause
 
 METHODS = ("full", "action-reuse:2")
 NONCE = "0123456789abcdef0123456789abcdef"
@@ -42,6 +53,23 @@ PLAN = EvaluationPlan(
     exclusion="The robot was stopped.",
     seal_sha256=Seal.of(METHODS, NONCE).sha256,
 )
+
+
+class Still:
+    """A policy that moves nothing."""
+
+    name = fingerprint = "still"
+    action_spec = ActionSpec()
+    cameras = ()
+
+    def reset(self, task: Task, seed: int) -> None:
+        pass
+
+    def act(self, obs: Observation) -> ActionChunk:
+        return ActionChunk(np.zeros((1, 7)))
+
+    def synchronize(self) -> None:
+        pass
 
 
 @pytest.fixture(autouse=True)
@@ -105,8 +133,19 @@ def test_a_plans_hash_changes_with_every_field() -> None:
     changes = [
         {"policy": "expert"}, {"methods": ("full", "action-reuse:3")}, {"tasks": (1,)}, {"starts": 3}, {"margin": 0.05},
         {"repetitions": 2}, {"seed": 1}, {"rubric": ""}, {"exclusion": ""}, {"seal_sha256": "0"},
+        {"milestones": ("lifted",)}, {"failures": ("dropped",)},
     ]  # fmt: skip
-    assert len({PLAN.sha256, *(replace(PLAN, **change).sha256 for change in changes)}) == 11
+    assert len({PLAN.sha256, *(replace(PLAN, **change).sha256 for change in changes)}) == 13
+
+
+def test_a_plan_of_the_first_version_keeps_its_hash_and_is_read(tmp_path) -> None:
+    stated = {name: value for name, value in asdict(PLAN).items() if name not in ("milestones", "failures", "robot")}
+    assert PLAN.sha256 == hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
+    folder = made(tmp_path / "pilot")
+    (folder.path / "plan.json").write_text(json.dumps({"sha256": PLAN.sha256, "plan": stated}))
+    assert folder.plan() == PLAN
+    detailed = replace(PLAN, milestones=("grasped", "lifted"), failures=("dropped",))
+    assert made(tmp_path / "other", detailed).plan() == detailed
 
 
 @pytest.mark.parametrize(
@@ -116,6 +155,9 @@ def test_a_plans_hash_changes_with_every_field() -> None:
         ({"reference": "vla-cache"}, OptionError, r"^--reference is 'vla-cache'; expected one of the methods: full, "),
         ({"starts": 26}, OptionError, r"^--starts is 26; expected 1 to 25, the starts of these tasks"),
         ({"starts": 0}, OptionError, r"^--episodes is 0; expected at least 1"),
+        ({"milestones": ("up", "up")}, OptionError, r"^--milestones is \('up', 'up'\); expected at most 9 different"),
+        ({"failures": tuple("abcefghij")}, OptionError, r"^--failures is .* at most 8 different ones of 1 to 40 char"),
+        ({"failures": ("",)}, OptionError, r"^--failures is \('',\); expected at most 8 different ones of 1 to 40"),
         ({"policy": "tabletop"}, UnknownNameError, r"^no policy named 'tabletop'\. Did you mean 'tabletop-expert'"),
     ],
 )
@@ -216,7 +258,106 @@ def test_an_error_is_repeated_at_once_and_three_in_a_row_stop_the_run(tmp_path, 
         assert (ledger.attempts[first], ledger.done) == (3, {})
 
 
+@pytest.mark.sim
+def test_a_method_that_drives_the_arm_into_a_fault_has_failed_and_the_evaluation_goes_on(
+    tmp_path, monkeypatch, capsys
+) -> None:
+    registry.register("policy", "still", Still)
+    plan = replace(PLAN, policy="still")
+    folder, ticks = made(tmp_path / "pilot", plan), Counter()
+
+    def faulty(state, set_point_rad, limits, now_ns):
+        ticks["all"] += 1
+        return Fault(Cause.TORQUE_LIMIT, "joint 3 at 90 Nm") if ticks["all"] % 100 == 0 else None
+
+    monkeypatch.setattr(supervisor, "fault", faulty)
+    assert play_alone(Sitting(folder, plan, folder.seal(plan), None)) == 4
+    assert [record.outcome for record in journal.read(folder.blind)] == ["timeout"] * 4
+    assert [trial.failed for trial in folder.read_trials(plan)] == ["torque_limit"] * 4
+    assert {label.note for label in folder.read_labels(plan, "simulator").values()} == {"torque_limit"}
+    assert cli.main(["robot", "report", str(folder.path)]) == 0
+    assert "| ended by one" in capsys.readouterr().out
+    found = pd.read_csv(folder.path / "report.csv")
+    assert found["success"].tolist() == [0.0, 0.0]
+    assert found["ended_by_fault"].tolist() == found["faults"].tolist() == [2, 2]
+
+
+@pytest.mark.sim
+def test_milestones_need_a_person(tmp_path) -> None:
+    plan = replace(PLAN, milestones=("grasped",))
+    folder = made(tmp_path / "pilot", plan)
+    with pytest.raises(errors.OperatorNeededError, match="cannot tell the milestones of this plan by itself"):
+        play_alone(Sitting(folder, plan, folder.seal(plan), None))
+
+
 # ----------------------------------------------------------------------------------------------------------- report
+
+
+def test_a_success_has_reached_every_milestone_and_only_a_failure_has_a_code() -> None:
+    plan = replace(PLAN, milestones=("grasped", "lifted"), failures=("dropped",))
+    failed = Label.of("T1", Press("failure", "slipped", ("grasped",), "dropped"), "operator", plan, False)
+    assert (failed.success, failed.milestones, failed.failure) == (False, ("grasped",), "dropped")
+    done = Label.of("T2", Press("success", "", ("grasped",), "dropped"), "operator", plan, True)
+    assert (done.success, done.milestones, done.failure, done.corrected) == (True, ("grasped", "lifted"), "", True)
+    assert Label.from_dict(json.loads(json.dumps(failed.to_dict()))) == failed
+    first_version = {name: value for name, value in failed.to_dict().items() if name not in ("milestones", "failure")}
+    assert Label.from_dict(first_version).milestones == ()
+
+
+def test_milestones_are_counted_over_trials_and_failure_codes_over_failures() -> None:
+    plan = replace(PLAN, starts=4, milestones=("grasped", "lifted"), failures=("dropped", "missed"))
+    seal = Seal.of(METHODS, NONCE)
+    own = [trial for trial in plan.trials() if seal.methods[trial.alias] == "full"]
+    verdicts = [
+        ("success", (), ""),
+        ("failure", ("grasped",), "dropped"),
+        ("failure", (), "missed"),
+        ("failure", (), ""),
+    ]
+    labels = {
+        trial.id: Label.of(trial.id, Press(word, "", reached, code), "operator", plan, False)
+        for trial, (word, reached, code) in zip(own, verdicts, strict=True)
+    }
+    counted = [SimpleNamespace(key=(trial.alias, trial.cell)) for trial in own]
+    found = progress(plan, seal, counted, labels)
+    assert found[["method", "kind", "name", "n", "of"]].to_numpy().tolist() == [
+        ["full", "milestone", "grasped", 2, 4],
+        ["full", "milestone", "lifted", 1, 4],
+        ["full", "failure", "dropped", 1, 3],
+        ["full", "failure", "missed", 1, 3],
+        ["full", "failure", "no code", 1, 3],
+    ]
+    assert found.loc[0, ["share", "share_low", "share_high"]].tolist() == pytest.approx([0.5, 0.068, 0.932], abs=1e-3)
+
+
+def turns(rate_by_number, n: int, seed: int) -> list[Turn]:
+    rng = np.random.default_rng(seed)
+    return [Turn(k, (k // (n // 2), "full"), bool(rng.random() < rate_by_number(k / n))) for k in range(n)]
+
+
+def test_a_drift_is_found_and_its_size_and_where_there_is_none_few_are() -> None:
+    found = drift(turns(lambda part: 0.9 - 0.8 * part, 400, 0))
+    assert found.per_100_trials == pytest.approx(-0.2, abs=0.06)
+    assert found.p < 1e-3
+    assert [of for _, of in found.quarters] == [100] * 4
+    assert found.quarters[0][0] > found.quarters[3][0] + 30
+    none = [drift(turns(lambda part: 0.6, 40, seed)).p for seed in range(400)]
+    assert 0.02 <= np.mean(np.array(none) < 0.05) <= 0.08
+
+
+def test_tasks_of_unequal_difficulty_played_one_after_the_other_are_no_drift() -> None:
+    found = drift([Turn(k, (k // 20, "full"), k % 10 != 0 if k < 20 else k % 10 == 0) for k in range(40)])
+    assert found.p > 0.5
+    assert [n for n, _ in found.quarters] == [9, 9, 1, 1]
+
+
+def test_where_nothing_varies_there_is_no_trend() -> None:
+    found = drift([Turn(k, (0, "full"), True) for k in range(3)])
+    assert found.quarters == ((1, 1), (1, 1), (1, 1), (0, 0))
+    assert np.isnan(found.p)
+    assert np.isnan(found.per_100_trials)
+    with pytest.raises(ValueError, match="no trials"):
+        drift([])
 
 
 @pytest.mark.sim
@@ -225,9 +366,13 @@ def test_the_report_says_what_every_comparison_says_and_what_the_robot_did(copie
     found = pd.read_csv(copied.path / "report.csv").set_index("method")
     assert found.index.tolist() == list(METHODS)
     assert found["success"].tolist() == [1.0, 1.0]
+    assert found["success_exact_low"].tolist() == pytest.approx([0.158, 0.158], abs=1e-3)  # two of two
+    assert found["success_exact_high"].tolist() == [1.0, 1.0]
+    assert found.loc["action-reuse:2", "p_exact"] == 1.0
     assert found.loc["action-reuse:2", ["pairs", "gained", "lost"]].tolist() == [2, 0, 0]
     assert found.loc["action-reuse:2", "success_shows"] == "open"  # two pairs show nothing
     assert found["sensor_to_action_ms_p50"].tolist() == [10.0, 10.0]  # the next tick of the virtual clock
+    assert found["sensor_to_action_ms_p95"].notna().tolist() == (found["fresh_actions"] >= 60).tolist()
     assert found["sensor_to_action_ms_p99"].isna().all()  # too few
     assert found["control_steps"].gt(30).all()
     assert found[["starved_ms", "faults", "uncounted_attempts", "rejected"]].to_numpy().sum() == 0

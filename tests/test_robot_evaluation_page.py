@@ -14,14 +14,12 @@ import numpy as np
 import pytest
 from robot_servers import Server
 from test_leaderboard_browser import browser  # noqa: F401 - a fixture
-from test_robot_evaluation import PLAN, made
+from test_robot_evaluation import PLAN, Still, made
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from vla_bench import journal, registry
 from vla_bench.errors import OptionError
-from vla_bench.policy import ActionChunk
-from vla_bench.types import ActionSpec, Observation, Task
 from vla_bench_envs.robot.errors import RobotLinkError, RobotRefusedError
 from vla_bench_envs.robot.evaluation import film, labelling
 from vla_bench_envs.robot.evaluation.desk import Desk, Press
@@ -36,6 +34,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
 
 SCENE = np.full((64, 64, 3), 120, np.uint8)
+DETAILED = replace(PLAN, milestones=("grasped", "lifted"), failures=("dropped", "collision"))
 MOVED = SCENE.copy()
 MOVED[20:30, 20:30] = (200, 20, 20)
 
@@ -56,6 +55,16 @@ def test_a_button_counts_once_and_only_in_the_view_in_which_it_was_seen() -> Non
     assert desk.view().facts["buttons"] == []
     desk.show("placing", ("start",))
     assert desk.wait(timeout_s=0.01) is None
+
+
+def test_milestones_and_a_code_come_with_a_label_and_only_those_that_were_shown() -> None:
+    desk = Desk(lambda: None)
+    desk.show("labelling", ("success", "failure"), milestones=("grasped", "lifted"), failures=("dropped",))
+    desk.press("failure", desk.view().number, "", ["lifted", "flown", "grasped"], "dropped")
+    assert desk.wait() == Press("failure", "", ("grasped", "lifted"), "dropped")
+    desk.show("labelling", ("success", "failure"))
+    desk.press("failure", desk.view().number, "", ["lifted"], "dropped")
+    assert desk.wait() == Press("failure")
 
 
 def test_a_stop_needs_no_button_and_no_view() -> None:
@@ -97,6 +106,7 @@ class Sat:
     desk: Desk
     url: str
     labels: list[tuple[str, str, str]] = field(default_factory=list)
+    details: list[tuple[tuple[str, ...], str]] = field(default_factory=list)
     stops: list[str] = field(default_factory=list)
     operator: AtPage | None = None
     n_errors: int = 0
@@ -114,6 +124,7 @@ class Sat:
                 time.sleep(0.02)
             verdict = self.operator.label(trial, known=False)
             self.labels.append((trial.id, verdict.word, verdict.note))
+            self.details.append((verdict.milestones, verdict.failure))
         self.operator.finish()
 
 
@@ -127,7 +138,7 @@ def sat() -> Iterator[Sat]:
         def correct(trial: str, press: Press) -> None:
             one.labels.append((trial, press.word, "corrected"))
 
-        one.operator = AtPage(desk, PLAN, "operator", correct, lambda: stops.append("recover"))
+        one.operator = AtPage(desk, DETAILED, "operator", correct, lambda: stops.append("recover"))
         yield one
 
 
@@ -240,6 +251,38 @@ def test_a_session_by_keyboard_in_which_a_note_is_only_a_note(visit: Visit, sat:
     visit.phase(PLACING)
 
 
+def test_milestones_and_why_a_trial_failed_are_one_key_or_one_click_away(visit: Visit, sat: Sat) -> None:
+    two, three = (trial.id for trial in PLAN.trials()[1:3])
+    tab, keys = visit.tab, visit.tab.keyboard
+    visit.phase(PLACING)
+    assert tab.get_by_role("group", name="Reached so far").is_hidden()
+    visit.click("Start")
+    visit.phase(PLAYING)
+    tab.get_by_label("grasped").check()
+    visit.phase(LABELLING)  # what was ticked while the arm moved is still ticked
+    assert tab.get_by_label("grasped").is_checked()
+    tab.get_by_label("dropped").check()
+    visit.click("Failure")
+    until(lambda: visit.trial() == two)
+    keys.press("s")
+    visit.phase(PLAYING)
+    assert not tab.get_by_label("grasped").is_checked()
+    assert tab.get_by_label("no code").is_checked()
+    for key in "12a1b":  # ticked, ticked, a code, not ticked any more, another code
+        keys.press(key)
+    tab.get_by_label("Note").fill("2a")  # a note is only a note
+    tab.get_by_label("Note").blur()
+    keys.press("n")
+    until(lambda: visit.trial() == three)
+    keys.press("s")
+    visit.phase(PLAYING)
+    keys.press("a")
+    keys.press("a")  # taken back
+    keys.press("y")
+    visit.phase("All trials are labelled")
+    assert sat.details == [(("grasped",), "dropped"), (("lifted",), "collision"), ((), "")]
+
+
 def test_the_stop_is_one_key_or_one_click_away_at_any_time_and_says_if_it_failed(visit: Visit, sat: Sat) -> None:
     visit.phase(PLACING)
     visit.tab.keyboard.press("Escape")
@@ -305,23 +348,6 @@ def test_a_robot_that_cannot_be_reset_says_why_and_waits() -> None:
 
 
 # -------------------------------------------------------------------------------------------------- a robot's server
-
-
-class Still:
-    """A policy that moves nothing, so that only the operator ends a trial."""
-
-    name = fingerprint = "still"
-    action_spec = ActionSpec()
-    cameras = ()
-
-    def reset(self, task: Task, seed: int) -> None:
-        pass
-
-    def act(self, obs: Observation) -> ActionChunk:
-        return ActionChunk(np.zeros((1, 7)))
-
-    def synchronize(self) -> None:
-        pass
 
 
 SITTING = (

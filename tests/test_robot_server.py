@@ -159,6 +159,40 @@ def test_a_link_that_stalls_and_heals_leaves_the_arm_in_hold_until_it_is_armed_a
     proxy.close()
 
 
+def test_a_link_that_is_throttled_starves_the_arm_until_there_is_room_again(server, watcher) -> None:
+    with_reset(server)
+    proxy = Proxy(server.port)
+    client = Driven(proxy.url).arm()
+    assert client.act(PUSH)["verdict"] == "ok"
+    throttled_ns = proxy.throttle(down=12_000)  # a look is 25 kB of pictures: two seconds; heartbeats go up freely
+    assert client.act(PUSH)["verdict"] == "ok"  # late, and fresh enough
+    assert event(watcher, "STARVED", throttled_ns)["cause"] == "action_deadline"
+    assert stands(watcher)
+    healed_ns = proxy.throttle()
+    assert client.act(PUSH)["verdict"] == "ok"
+    assert event(watcher, "ACTIVE", healed_ns)["cause"] == "fresh_action"
+    assert {found["to"] for found in watcher.events if found["t_ns"] >= throttled_ns} == {"STARVED", "ACTIVE"}
+    client.close()
+    proxy.close()
+
+
+def test_a_link_too_narrow_for_heartbeats_leaves_the_arm_in_hold_until_it_is_armed_again(server, watcher) -> None:
+    with_reset(server)
+    proxy = Proxy(server.port)
+    client = Driven(proxy.url).arm()
+    assert client.act(PUSH)["verdict"] == "ok"
+    throttled_ns = proxy.throttle(up=20)  # of a heartbeat's 50 bytes, ten times a second
+    held = event(watcher, "HOLD", throttled_ns, patience_s=6.0)
+    assert held["cause"] == "heartbeat_lost"
+    proxy.throttle()
+    time.sleep(0.3)
+    assert client.act(PUSH)["reasons"] == ["phase"]
+    assert client.command("arm", period_ms=100)["ok"]
+    assert client.act(PUSH)["verdict"] == "ok"
+    client.close()
+    proxy.close()
+
+
 def test_a_half_open_link_locks_nobody_out(server, watcher) -> None:
     with_reset(server)
     proxy = Proxy(server.port)
@@ -197,6 +231,13 @@ def test_actions_that_must_not_be_taken_are_refused_over_the_wire_with_their_rea
     time.sleep(1.0)  # three refusals within a second would hold the robot
     driven.sequence -= 2
     assert driven.act(STILL)["reasons"] == ["sequence"]
+    driven.sequence += 2
+    old = driven.look()["seq"]
+    time.sleep(PATIENCE["observation_age_ms"] * 1e-3 + 0.1)
+    assert driven.look()["phase"] == "STARVED"
+    assert driven.act(STILL, obs_seq=old)["reasons"] == ["stale_obs"]
+    assert driven.look()["phase"] == "STARVED"  # what answers an old observation is no fresh action
+    assert driven.act(STILL)["verdict"] == "ok"
 
 
 def test_an_action_that_is_not_finite_holds_the_arm_before_the_next_tick(driven) -> None:

@@ -226,26 +226,28 @@ def test_the_operator_sends_home_only_when_nobody_holds_the_lease(desk: Desk) ->
 
 
 @pytest.mark.parametrize(
-    ("overrides", "cause"),
+    ("overrides", "cause", "detail"),
     [
-        ({"collision": True}, "collision"),
-        ({"torques_nm": np.array([0, 0, 90.0, 0, 0, 0, 0])}, "torque_limit"),
-        ({"velocities_rad_s": np.array([0, 0, 0, 0, 0, 0, -2.5])}, "velocity_limit"),
-        ({"joints_rad": away(0, 0, 0, 0, 0, 1.9, 0)}, "joint_limit"),
-        ({"joints_rad": away(0.2, 0, 0, 0, 0, 0, 0)}, "tracking_error"),
-        ({"joints_rad": HOME * np.nan}, "driver_error"),
-        ({"joints_rad": HOME[:6]}, "driver_error"),
-        ({"t_ns": 0}, "driver_error"),
+        ({"collision": True}, "collision", "the arm's own controller says so"),
+        ({"torques_nm": np.array([0, 0, 90.0, 0, 0, 0, 0])}, "torque_limit", "joint 3 at 90 Nm"),
+        ({"velocities_rad_s": np.array([0, 0, 0, 0, 0, 0, -2.5])}, "velocity_limit", "joint 7 at -2.5 rad/s"),
+        ({"joints_rad": away(0, 0, 0, 0, 0, 1.9, 0)}, "joint_limit", f"joint 6 at {HOME[5] + 1.9:.3g} rad"),
+        ({"joints_rad": away(0.2, 0, 0, 0, 0, 0, 0)}, "tracking_error", "joint 1 at 0.2 rad from its set-point"),
+        ({"joints_rad": HOME * np.nan}, "driver_error", "the state is not 7 finite joints, velocities and torques"),
+        ({"joints_rad": HOME[:6]}, "driver_error", "the state is not 7 finite joints, velocities and torques"),
+        ({"age_ns": 10**9}, "driver_error", "the newest state is 1000 ms old"),
     ],
 )
 def test_an_arm_that_is_not_well_is_a_fault_that_only_the_operator_ends(
-    desk: Desk, overrides: dict, cause: str
+    desk: Desk, overrides: dict, cause: str, detail: str
 ) -> None:
     n_sent = len(desk.driver.sent)
-    desk.driver.overrides = overrides
+    desk.driver.age_ns = overrides.get("age_ns", 0)
+    desk.driver.overrides = {name: value for name, value in overrides.items() if name != "age_ns"}
     desk.wait(0.01)
     assert (desk.phase, desk.cause, desk.driver.done[-1]) == ("FAULT", cause, "hold")
-    desk.driver.overrides = {}
+    assert desk.supervisor.report()["detail"] == desk.events[-1]["detail"] == detail
+    desk.driver.overrides, desk.driver.age_ns = {}, 0
     desk.wait(0.2)
     assert len(desk.driver.sent) == n_sent
     assert not desk.command("a", "arm")["ok"]
@@ -259,6 +261,7 @@ def test_a_driver_that_fails_is_a_fault(desk: Desk, method: str) -> None:
     desk.driver.raises_in = {method}
     desk.wait(0.01)
     assert (desk.phase, desk.cause) == ("FAULT", "driver_error")
+    assert f"was told to fail in {method}" in desk.supervisor.report()["detail"]
 
 
 def test_a_fault_in_which_the_driver_cannot_hold_stops_it(desk: Desk) -> None:

@@ -109,6 +109,17 @@ def test_rendering_is_charged_to_observing_thinking_to_the_policy_and_physics_to
         assert query.apply_ms >= 2 * 3
 
 
+def test_an_episode_that_the_environment_calls_failed_is_over_and_no_error() -> None:
+    class Faulty(ToyEnv):
+        def step(self, action):
+            *rest, info = super().step(action)
+            return *rest, info | {"failed": "torque_limit" if self._n_steps == 3 else ""}
+
+    record = play(Still(2), env=Faulty())
+    assert (record.outcome, record.n_steps, record.error) == (Outcome.TIMEOUT, 3, None)
+    assert len(record.queries) == 2
+
+
 def test_the_clock_waits_for_the_device() -> None:
     for query in play(Still(synchronize_s=0.004)).queries:
         assert query.policy_ms >= 4

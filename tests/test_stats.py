@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
 
 from vla_bench import stats
-from vla_bench.stats import Interval, clustered_median, median, ratio_of_paired_medians, wilson
+from vla_bench.stats import Interval, clopper_pearson, clustered_median, median, ratio_of_paired_medians, wilson
 
 settings.register_profile("patient", deadline=None)  # the machine may be shared
 settings.load_profile("patient")
@@ -52,6 +52,30 @@ def test_wilson_gives_the_published_limits(successes: int, trials: int, low: flo
     assert (round(interval.low, 4), round(interval.high, 4)) == (low, high)
 
 
+@given(counts())
+def test_the_exact_interval_equals_scipys_and_contains_wilsons_estimate(count: tuple[int, int]) -> None:
+    found, expected = clopper_pearson(*count), binomtest(*count).proportion_ci(method="exact")
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert 0 <= found.low <= wilson(*count).value <= found.high <= 1
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    [(81, 263, 0.2527, 0.3676), (15, 148, 0.0578, 0.1617), (0, 20, 0.0000, 0.1684), (1, 29, 0.0009, 0.1776)],
+)
+def test_the_exact_interval_has_the_published_limits(successes: int, trials: int, low: float, high: float) -> None:
+    """Newcombe 1998, Statistics in Medicine 17:857, table I, method 5."""
+    interval = clopper_pearson(successes, trials)
+    assert (round(interval.low, 4), round(interval.high, 4)) == (low, high)
+
+
+@pytest.mark.parametrize("rate", [0.02, 0.3, 0.95])
+def test_the_exact_interval_never_covers_the_true_rate_too_seldom(rate: float) -> None:
+    seen = np.arange(41)
+    covered = [clopper_pearson(int(n), 40).low <= rate <= clopper_pearson(int(n), 40).high for n in seen]
+    assert binom.pmf(seen, 40, rate)[covered].sum() >= 0.95
+
+
 def test_a_typical_libero_result() -> None:
     interval = wilson(475, 500)
     assert (interval.value, round(interval.low, 5), round(interval.high, 5)) == (0.95, 0.92723, 0.96591)
@@ -72,6 +96,8 @@ def test_more_trials_and_less_confidence_narrow_the_interval() -> None:
 def test_impossible_counts_are_refused(successes: int, trials: int) -> None:
     with pytest.raises(ValueError, match=f"^{successes} successes of {trials} trials$"):
         wilson(successes, trials)
+    with pytest.raises(ValueError, match="successes of"):
+        clopper_pearson(successes, trials)
 
 
 @pytest.mark.parametrize("rate", [0.5, 0.9, 0.97])

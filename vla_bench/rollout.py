@@ -27,8 +27,16 @@ class _Episode:
     n_steps: int = 0
     init_state_sha256: str = ""
     success: bool = False
+    failed: bool = False
+    """Whether the environment said that the episode cannot go on, as a robot does that was driven into a fault."""
+
     queries: list[Query] = field(default_factory=list)
     actions: list[np.ndarray] = field(default_factory=list)
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether no further step is to be taken."""
+        return self.success or self.failed
 
 
 def run_episode(
@@ -92,7 +100,7 @@ def _play(
     clock = realtime or Realtime(Constant(0.0))
     loop = clock.loop(contestant.method, task.action_spec, 1e3 / protocol.control_hz, cell.policy_seed)
     loop.begin(protocol)
-    while episode.n_steps < horizon and not episode.success:
+    while episode.n_steps < horizon and not episode.is_over:
         answer = contestant.ask(obs, keys)
         step = episode.n_steps
         applied_ns = perf_counter_ns()
@@ -102,8 +110,8 @@ def _play(
             episode.actions.append(action)
             episode.n_steps += 1
             n_answered += is_answer
-            if info["success"]:
-                episode.success = True
+            episode.success, episode.failed = bool(info["success"]), bool(info.get("failed"))
+            if episode.is_over:
                 break
         applied_ms = (perf_counter_ns() - applied_ns) * 1e-6
         n_waited = episode.n_steps - step - n_answered

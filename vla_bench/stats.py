@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import norm
+from scipy.stats import beta, norm
 
 BLOCK = 2**20
 """Indices that the bootstrap draws at once (8 MB)."""
@@ -40,6 +40,22 @@ def wilson(successes: int, trials: int, confidence: float = 0.95) -> Interval:
     middle = (rate + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z / (1 + z * z / trials) * np.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials**2))
     return Interval(rate, float(min(rate, max(0.0, middle - half))), float(max(rate, min(1.0, middle + half))))
+
+
+def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> Interval:
+    """Return a success rate with its exact interval (Clopper and Pearson 1934, Biometrika 26:404).
+
+    It contains the true rate at least as often as it says, whatever the rate; so it is wider than Wilson's.
+
+    Raises:
+        ValueError: If `trials` is not positive or `successes` is not in [0, trials].
+    """
+    if trials <= 0 or not 0 <= successes <= trials:
+        raise ValueError(f"{successes} successes of {trials} trials")
+    tail, rate = (1 - confidence) / 2, successes / trials
+    low = beta.ppf(tail, successes, trials - successes + 1) if successes else 0.0
+    high = beta.ppf(1 - tail, successes + 1, trials - successes) if successes < trials else 1.0
+    return Interval(rate, float(min(low, rate)), float(max(high, rate)))
 
 
 def mean(values: Float[np.ndarray, " n"], rng: np.random.Generator, resamples: int = 2000) -> Interval:

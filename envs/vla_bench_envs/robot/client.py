@@ -95,6 +95,9 @@ class RemoteLink:
         """Return the pictures that came with an observation."""
         return obs["img"]
 
+    def recover(self) -> None:
+        """Do nothing: a fault is ended by the local operator, who has looked at the arm."""
+
     def close(self) -> None:
         """Leave; safe to call twice."""
         self._closing.set()

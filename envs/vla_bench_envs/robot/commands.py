@@ -137,7 +137,8 @@ class Status:
         finally:
             link.close()
         robot, state = link.welcome["robot"], obs["state"]
-        print(f"{robot['driver']} ({robot['arm']}): {obs['phase']} ({obs['cause']})")
+        why = f"{obs['cause']}: {obs['detail']}" if obs["detail"] else obs["cause"]
+        print(f"{robot['driver']} ({robot['arm']}): {obs['phase']} ({why})")
         limits = link.welcome["limits_sha256"][:12]
         print(f"suite: {link.welcome['suite'] or 'none'}; cameras: {', '.join(link.welcome['obs_spec']['cameras'])}")
         print(f"dry run: {link.welcome['dry_run']}; lease held: {obs['leased']}; limits {limits}")

@@ -10,6 +10,7 @@ from vla_bench.errors import ActionError, NotResetError, OptionError
 from vla_bench.protocol import Protocol
 from vla_bench.types import Observation, Task
 from vla_bench_envs.libero.observation import LazyObservation
+from vla_bench_envs.robot.errors import RobotRefusedError
 from vla_bench_envs.robot.limits import SIMULATED, load, parse
 from vla_bench_envs.robot.link import Link
 from vla_bench_envs.robot.session import Place, Session
@@ -115,7 +116,8 @@ class RealRobotEnv(gymnasium.Env[Observation, np.ndarray]):
 
         Raises:
             OptionError: If an option is unknown or out of range.
-            RobotRefusedError: If the robot is stopped or in a fault, or does not come home.
+            RobotRefusedError: If the robot is stopped or in a fault, or does not come home. In lock-step a fault that
+                the last episode's actions brought about is ended here.
         """
         super().reset(seed=seed)
         self._pass_moment("has not begun")
@@ -131,6 +133,9 @@ class RealRobotEnv(gymnasium.Env[Observation, np.ndarray]):
         self._task = task
         digest = self.session.begin(task, int(start), 1e3 / self.protocol.control_hz)
         self._n_steps, self._state = 0, "runs"
+        obs = self._observe()
+        if self.session.failed:
+            raise RobotRefusedError("reset", f"it was left at once for the cause {self.session.failed!r}", "any")
         info = {
             "success": False,
             "suite": self.suite.name,
@@ -140,15 +145,19 @@ class RealRobotEnv(gymnasium.Env[Observation, np.ndarray]):
             "init_state_sha256": digest,
             "protocol": self.protocol.hash,
         }
-        return self._observe(), info
+        return obs, info
 
     def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Apply an action for one control period, and observe afterwards.
 
+        If the actions drove the robot into a fault, or into HOLD by refused ones, the episode is over, and
+        `info["failed"]` is the cause: a failure of the policy. It is empty otherwise.
+
         Raises:
             ActionError: If the action has another shape, or is not a finite number everywhere.
             NotResetError: Before `reset` and after the end of an episode.
-            RobotRefusedError: If the robot left ACTIVE and STARVED: the episode says nothing about the policy.
+            RobotRefusedError: If the robot left ACTIVE and STARVED for any other cause: the episode says nothing about
+                the policy.
         """
         if self._state != "runs":
             raise NotResetError(self._state)
@@ -157,11 +166,13 @@ class RealRobotEnv(gymnasium.Env[Observation, np.ndarray]):
         info = self.session.act(applied)
         obs = self._observe()
         self._n_steps += 1
-        success = info["success"] = self.session.success
-        truncated = not success and self._n_steps >= self.protocol.horizon(self.suite.name, self._task.horizon)
-        if success or truncated:
+        failed = info["failed"] = self.session.failed
+        success = info["success"] = self.session.success and not failed
+        terminated = success or bool(failed)
+        truncated = not terminated and self._n_steps >= self.protocol.horizon(self.suite.name, self._task.horizon)
+        if terminated or truncated:
             self._state = "has ended"
-        return obs, float(success), success, truncated, info
+        return obs, float(success), terminated, truncated, info
 
     def render(self) -> np.ndarray | None:
         """Return the first camera's image of the last observation, or None without a render mode."""

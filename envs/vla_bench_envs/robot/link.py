@@ -28,6 +28,10 @@ class Link(Protocol):
         """Return the pictures of an observation by camera."""
         ...
 
+    def recover(self) -> None:
+        """End a fault that the actions brought about, if nobody has to look at the arm first: where it is simulated."""
+        ...
+
     def close(self) -> None:
         """Leave."""
         ...

@@ -14,6 +14,7 @@ from vla_bench_envs.robot.driver import Driver
 from vla_bench_envs.robot.drivers.simulated import SimulatedArm
 from vla_bench_envs.robot.limits import Limits
 from vla_bench_envs.robot.messages import pack, unpack
+from vla_bench_envs.robot.phases import Phase
 from vla_bench_envs.robot.reception import Reception
 from vla_bench_envs.robot.suites import SUITE, RobotSuite
 from vla_bench_envs.robot.supervisor import EVERYBODY, Supervisor
@@ -24,6 +25,9 @@ from vla_bench_envs.robot.welcome import observation_facts, robot_facts
 SESSION = "lockstep"
 START_NS = 1_000_000_000
 """Of the virtual clock."""
+
+STANDING_TICKS = 30
+"""After which an arm that was put in place is known to stand."""
 
 
 class LockstepLink:
@@ -79,6 +83,16 @@ class LockstepLink:
     def images(self, obs: dict[str, Any]) -> dict[str, np.ndarray]:
         """Return the pictures of an observation by camera."""
         return self.pictures.draw(obs["scene"])
+
+    def recover(self) -> None:
+        """End a fault as the operator who stands at this arm, which is put back to its home."""
+        if self.supervisor.phase is Phase.FAULT:
+            self.driver.begin(0, 0)
+            reset = {"t": "cmd", "op": "reset", "lease": ""}
+            requests.receive(self.supervisor, "operator", "operator", reset, self.now_ns)
+            self._deliver()
+            self._inbox.clear()
+            self.wait(STANDING_TICKS)
 
     def close(self) -> None:
         """Free what draws."""

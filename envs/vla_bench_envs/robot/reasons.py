@@ -68,3 +68,12 @@ class Cause(StrEnum):
     DRIVER = "driver_error"
     OVERRUN = "loop_overrun"
     OPERATOR = "operator"
+
+
+OF_THE_POLICY = frozenset(
+    {
+        Cause.NON_FINITE, Cause.REJECTS, Cause.JOINT_LIMIT, Cause.VELOCITY_LIMIT, Cause.TORQUE_LIMIT, Cause.TRACKING,
+        Cause.COLLISION,
+    }
+)  # fmt: skip
+"""Causes that whoever sends the actions brings about: they end an episode as a failure, all others as an error."""

@@ -32,8 +32,8 @@ class _Request:
         """Return why one who needs the lease is refused."""
         return None if self.holds_lease else "the lease is not this client's"
 
-    def enter(self, phase: Phase, cause: Cause) -> bool:
-        return self.supervisor.enter(phase, cause, self.now_ns)
+    def enter(self, phase: Phase, cause: Cause, detail: str = "") -> bool:
+        return self.supervisor.enter(phase, cause, self.now_ns, detail)
 
 
 def receive(supervisor: Supervisor, session: str, role: str, message: dict[str, Any], now_ns: int) -> None:
@@ -123,7 +123,7 @@ def _home(ask: _Request) -> str | None:
     try:
         ask.supervisor.driver.home()
     except DriverError as caught:
-        ask.enter(Phase.FAULT, Cause.DRIVER)
+        ask.enter(Phase.FAULT, Cause.DRIVER, str(caught))
         return str(caught)
     ask.enter(Phase.HOMING, Cause.REQUESTED)
     return None
@@ -159,7 +159,7 @@ def _trial_begin(ask: _Request) -> str | None:
             ask.supervisor.state = driver.read(ask.now_ns)
             return ask.supervisor.restart()
     except DriverError as caught:
-        ask.enter(Phase.FAULT, Cause.DRIVER)
+        ask.enter(Phase.FAULT, Cause.DRIVER, str(caught))
         return str(caught)
     return None
 

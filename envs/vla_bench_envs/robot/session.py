@@ -12,6 +12,7 @@ from vla_bench_envs.robot.errors import RobotRefusedError
 from vla_bench_envs.robot.gate import MODE
 from vla_bench_envs.robot.link import Link
 from vla_bench_envs.robot.phases import FOLLOWING, Phase
+from vla_bench_envs.robot.reasons import OF_THE_POLICY
 
 Place = Callable[[Task, int], None]
 """Has a person put a task's objects in place for a start, and returns when it is done."""
@@ -42,6 +43,8 @@ class Session:
         found = link.welcome["limits_sha256"]
         if limits_sha256 not in (None, found):
             raise RobotRefusedError("limits", f"its limits are {found}, expected {limits_sha256}", "any")
+        self.failed = ""
+        """Cause for which the robot stood still, if the actions brought it about; empty otherwise."""
         self.success = False
         """Whether the last observation shows the task done; False where only a person can tell."""
         self._phase = self._command("acquire")["phase"]
@@ -57,6 +60,9 @@ class Session:
         """
         if self._phase in FOLLOWING:
             self._command("trial_end")
+        if self.failed:
+            self.link.recover()
+        self.failed = ""
         self._command("home")
         deadline_ns = self.link.now_ns + round(HOMING_S * 1e9)
         while self._look()["phase"] == Phase.HOMING and self.link.now_ns < deadline_ns:
@@ -73,11 +79,7 @@ class Session:
         return digest
 
     def act(self, action: np.ndarray) -> dict[str, Any]:
-        """Send an action (7,) for the last observation and wait for the end of its period; return what was applied.
-
-        Raises:
-            RobotRefusedError: If the robot left ACTIVE and STARVED.
-        """
+        """Send an action (7,) for the last observation and wait for the end of its period; return what was applied."""
         self._sequence += 1
         message = {"t": "act", "seq": self._sequence, "obs_seq": self._observation, "mode": MODE, "chunk": action[None]}
         said = self.link.request(message)
@@ -89,11 +91,14 @@ class Session:
         """Return the proprioception (8,) `float32`, and what draws a camera's picture of the same moment.
 
         Raises:
-            RobotRefusedError: If the robot left ACTIVE and STARVED.
+            RobotRefusedError: If the robot left ACTIVE and STARVED, unless the actions brought it about: see `failed`.
         """
         obs = self._look()
-        if obs["phase"] not in FOLLOWING:
-            raise RobotRefusedError("act", f"it was left for the cause {obs['cause']!r}", obs["phase"])
+        stands = obs["phase"] not in FOLLOWING
+        self.failed = obs["cause"] if stands and obs["cause"] in OF_THE_POLICY else ""
+        if stands and not self.failed:
+            detail = f" ({obs['detail']})" if obs["detail"] else ""
+            raise RobotRefusedError("act", f"it was left for the cause {obs['cause']!r}{detail}", obs["phase"])
         state = obs["state"]
         self.success = bool(state["success"])
         finger = state["gripper_m"] / 2

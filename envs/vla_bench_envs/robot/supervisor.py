@@ -45,6 +45,8 @@ class Supervisor:
         self.lease, self.schedule = Lease(limits), Schedule()
         self.phase = Phase.OFFLINE
         self.cause = Cause.CONNECTED
+        self.detail = ""
+        """What was measured or what the driver said, if that is why; empty otherwise."""
         self.outbox: deque[tuple[str, dict[str, Any]]] = deque()
         """What is to be sent, as (session, message); the session `EVERYBODY` is an event for all."""
         self.state: RobotState | None = None
@@ -68,19 +70,19 @@ class Supervisor:
         self._ticked_ns = now_ns
         self.enter(Phase.IDLE, Cause.CONNECTED, now_ns)
 
-    def enter(self, phase: Phase, cause: Cause, now_ns: int) -> bool:
+    def enter(self, phase: Phase, cause: Cause, now_ns: int, detail: str = "") -> bool:
         """Go to a phase if the state machine leads there; return whether it did."""
         if not leads_to(self.phase, phase):
             return False
-        left, self.phase, self.cause = self.phase, phase, cause
+        left, self.phase, self.cause, self.detail = self.phase, phase, cause, detail
         self._goal_rad, self._n_blocked = None, 0
         if phase not in FOLLOWING:
             self._drop(self.schedule.clear(), Reason.PHASE)
         if phase is Phase.ACTIVE:
             self._applied_ns = now_ns
         self.gate.counters[f"to_{phase}"] += 1
-        event = {"t": "event", "kind": "phase", "from": left, "to": phase, "cause": cause, "t_ns": now_ns}
-        self.outbox.append((EVERYBODY, event))
+        event = {"t": "event", "kind": "phase", "from": left, "to": phase, "cause": cause, "detail": detail}
+        self.outbox.append((EVERYBODY, event | {"t_ns": now_ns}))
         if phase in (Phase.FAULT, Phase.ESTOP):
             self._halt(phase)
         return True
@@ -106,8 +108,8 @@ class Supervisor:
             self._follow(now_ns)
             if self.phase in ENABLED:
                 self._move(now_ns)
-        except DriverError:
-            self.enter(Phase.FAULT, Cause.DRIVER, now_ns)
+        except DriverError as caught:
+            self.enter(Phase.FAULT, Cause.DRIVER, now_ns, str(caught))
         if self.phase is Phase.STARVED:
             self.starved_ms += gap_ns * 1e-6
 
@@ -115,8 +117,8 @@ class Supervisor:
         """Answer with the newest state under a new observation number."""
         try:
             self.state = self.driver.read(now_ns)
-        except DriverError:
-            self.enter(Phase.FAULT, Cause.DRIVER, now_ns)
+        except DriverError as caught:
+            self.enter(Phase.FAULT, Cause.DRIVER, now_ns, str(caught))
         state = self.state
         if state is None:
             return
@@ -133,9 +135,10 @@ class Supervisor:
         self.outbox.append((session, answer | self.report() | {"scene": state.scene}))
 
     def report(self) -> dict[str, Any]:
-        """Return phase, cause and counters."""
+        """Return phase, cause, its detail, and counters."""
         counters = {**self.gate.counters, "starved_ms": self.starved_ms}
-        return {"phase": self.phase, "cause": self.cause, "counters": counters, "leased": bool(self.lease.holder)}
+        why = {"phase": self.phase, "cause": self.cause, "detail": self.detail}
+        return why | {"counters": counters, "leased": bool(self.lease.holder)}
 
     def _watch(self, state: RobotState, gap_ns: int, now_ns: int) -> None:
         """Leave the phase if the robot, the client or this loop is not well."""
@@ -148,7 +151,7 @@ class Supervisor:
         followed = self.phase in ENABLED and not self.dry_run and self.driver.caps.moves
         found = fault(state, self.limiter.joints_rad, self.limits, now_ns) if followed else None
         if found:
-            self.enter(Phase.FAULT, found, now_ns)
+            self.enter(Phase.FAULT, found.cause, now_ns, found.detail)
         if self.phase is Phase.ACTIVE and now_ns - self._applied_ns > self.deadline_ns:
             self.enter(Phase.STARVED, Cause.DEADLINE, now_ns)
 

@@ -68,8 +68,17 @@ class Plan:
     rubric: str = "The task is done at the end of the trial, without help."
     """When a trial is a success, as raters read it."""
 
-    exclusion: str = "The robot, the link or the policy raised an error, or somebody stopped the robot."
+    exclusion: str = (
+        "The robot, the link or the policy raised an error, or somebody stopped the robot. A method that drives the "
+        "arm into a fault, or into a hold by refused actions, has failed: such a trial counts."
+    )
     """When a trial is not counted and played again."""
+
+    milestones: tuple[str, ...] = ()
+    """Parts of a task, in their order, that raters tick as they are reached."""
+
+    failures: tuple[str, ...] = ("not reached", "not grasped", "dropped", "wrong object", "collision", "other")
+    """Codes of which raters may give one to a failure."""
 
     def run(self) -> int:
         """Write the plan and its seal."""
@@ -89,6 +98,8 @@ class Plan:
             rubric=self.rubric,
             exclusion=self.exclusion,
             seal_sha256="",
+            milestones=self.milestones,
+            failures=self.failures,
             robot=facts,
         )
         resolved = plan.resolve()

@@ -1,7 +1,7 @@
 """Between the thread that plays and the threads that serve the page: what is shown, and what was pressed."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,6 +22,12 @@ class Press:
 
     word: str
     note: str = ""
+
+    milestones: tuple[str, ...] = ()
+    """Of those that were shown, the ticked ones."""
+
+    failure: str = ""
+    """The chosen code of those that were shown; empty for none."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +82,10 @@ class Desk:
         with self._changed:
             return View(self._number, self._facts, dict(self._pictures))
 
-    def press(self, word: str, number: int, note: str = "") -> None:
+    def press(self, word: str, number: int, note: str = "", milestones: Sequence[str] = (), failure: str = "") -> None:
         """Note that a button was pressed in a view; not if that view is gone or had no such button.
+
+        Milestones and codes that were not shown are left out.
 
         A stop is no matter of views: it stops.
         """
@@ -87,7 +95,9 @@ class Desk:
             return
         with self._changed:
             if number == self._number and self._press is None and word in self._facts["buttons"]:
-                self._press = Press(word, note[:LONGEST_NOTE])
+                reached = tuple(name for name in self._facts.get("milestones", ()) if name in milestones)
+                code = failure if failure in self._facts.get("failures", ()) else ""
+                self._press = Press(word, note[:LONGEST_NOTE], reached, code)
                 self._facts = self._facts | {"buttons": []}
                 self._changed.notify_all()
 

@@ -10,7 +10,7 @@
 | `films/` | pictures of each trial |
 | `labels/RATER/` | what each rater said |
 | `unsealed/` | the run with its methods' names: for `vla-bench table`, `compare`, `figure` |
-| `report.md`, `report.csv`, `agreement.csv` | what was found |
+| `report.md`, `report.csv`, `progress.csv`, `agreement.csv` | what was found |
 """
 
 import json

@@ -1,7 +1,5 @@
 """Labels by a second rater, from films, in an order of their own and without sight of anybody's labels."""
 
-from datetime import UTC, datetime
-
 import numpy as np
 
 from vla_bench import journal
@@ -60,9 +58,7 @@ class Rating:
         verdict = self._verdict(self._films[trial], may_undo=bool(self._done) and not corrected)
         if verdict.word == "undo":
             return False
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        success = verdict.word == "success"
-        labels.append(Label(trial, success, self._rater, self._plan.sha256, now, verdict.note, corrected))
+        labels.append(Label.of(trial, verdict, self._rater, self._plan, corrected))
         return True
 
     def _verdict(self, record: TrialRecord, may_undo: bool) -> Press:
@@ -89,4 +85,5 @@ class Rating:
         return press
 
     def _facts(self) -> dict[str, object]:
-        return {"mode": "label", "total": len(self._films), "rubric": self._plan.rubric}
+        asked = {"milestones": self._plan.milestones, "failures": self._plan.failures}
+        return {"mode": "label", "total": len(self._films), "rubric": self._plan.rubric} | asked

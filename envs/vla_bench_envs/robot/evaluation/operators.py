@@ -1,6 +1,7 @@
 """Who places the objects, watches a trial and says how it ended: the simulator, or a person at the page."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,8 +34,8 @@ class Operator(Protocol):
         """Take a picture of the trial; return whether it is to end now."""
         ...
 
-    def label(self, trial: Trial, known: bool) -> Press:
-        """Return `success` or `failure`; `known` is what the robot says, if it can."""
+    def label(self, trial: Trial, known: bool, failed: str = "") -> Press:
+        """Return `success` or `failure`; `known` is what the robot says, if it can, `failed` why it stood still."""
         ...
 
     def told(self, trial: Trial, error: str) -> None:
@@ -51,6 +52,10 @@ class Simulator:
 
     rater = "simulator"
 
+    def __init__(self, recover: Callable[[], None] | None = None) -> None:
+        """Stand at a simulated arm; `recover` ends FAULT and ESTOP, None where it ends them by itself."""
+        self._recover = recover
+
     def prepare(self, trial: Trial, look: Look, reference: np.ndarray | None) -> None:
         """Return at once."""
 
@@ -58,12 +63,15 @@ class Simulator:
         """Let the trial go on."""
         return False
 
-    def label(self, trial: Trial, known: bool) -> Press:
-        """Say what the task's predicate says."""
-        return Press("success" if known else "failure")
+    def label(self, trial: Trial, known: bool, failed: str = "") -> Press:
+        """Say what the task's predicate says; the note has the cause for which the robot stood still."""
+        return Press("success" if known else "failure", failed)
 
     def told(self, trial: Trial, error: str) -> None:
-        """Let it be repeated at once."""
+        """Let it be repeated at once, after a reset if the robot needs one and there is a way to it."""
+        if self._recover is not None:
+            with suppress(RobotRefusedError):  # it needed none
+                self._recover()
 
     def finish(self) -> None:
         """Return at once."""
@@ -77,7 +85,7 @@ class AtPage:
     ) -> None:
         """Sit down; `recover` ends FAULT and ESTOP, None where the page cannot."""
         self._desk, self.rater, self._correct, self._recover = desk, rater, correct, recover
-        self._rubric, self._tasks = plan.rubric, plan.resolve().suite.tasks()
+        self._plan, self._tasks = plan, plan.resolve().suite.tasks()
         self._total = len(plan.trials())
         self._trial: Trial | None = None
         self.last: tuple[str, bool] | None = None
@@ -107,9 +115,10 @@ class AtPage:
         self._desk.picture("live", picture)
         return self._desk.pressed() is not None
 
-    def label(self, trial: Trial, known: bool) -> Press:
+    def label(self, trial: Trial, known: bool, failed: str = "") -> Press:
         """Return the label that ended the trial, or ask for one."""
-        verdict = self._desk.pressed() or self._asked("labelling")
+        why = {"message": f"The arm stood still by itself: {failed}."} if failed else {}
+        verdict = self._desk.pressed() or self._asked("labelling", **why)
         self.last = trial.id, verdict.word == "success"
         self._show("homing")
         return verdict
@@ -160,7 +169,8 @@ class AtPage:
         self._show("placing", buttons, reference=reference is not None)
 
     def _show(self, phase: str, buttons: tuple[Word, ...] = (), **facts: Any) -> None:
-        shown: dict[str, Any] = {"total": self._total, "rubric": self._rubric, "last": self.last, "mode": "run"}
+        shown: dict[str, Any] = {"total": self._total, "rubric": self._plan.rubric, "last": self.last, "mode": "run"}
+        shown |= {"milestones": self._plan.milestones, "failures": self._plan.failures}
         if self._trial is not None:
             cell = self._trial.cell
             task = self._tasks[cell.task]

@@ -14,6 +14,8 @@
     closed: "Finished. This page can be closed.",
   };
   const KEYS = { s: "start", y: "success", n: "failure", u: "undo" };
+  const FAILURE_KEYS = "abcefghi";
+  const LABELS = ["playing", "labelling", "relabelling", "rating"];
   const RETRY_MS = 1000;
   const urls = { live: "", reference: "" };
   let socket = null;
@@ -24,8 +26,50 @@
     if (word !== "estop" && !state.buttons.includes(word)) return;
     const labels = word === "success" || word === "failure";
     const note = labels ? at("note").value : "";
-    socket.send(JSON.stringify({ do: word, view: state.view, note }));
+    const milestones = labels ? ticked("milestones") : [];
+    const failure = word === "failure" ? ticked("failures")[0] ?? "" : "";
+    socket.send(JSON.stringify({ do: word, view: state.view, note, milestones, failure }));
     if (labels) at("note").value = "";
+    if (labels) untick();
+  }
+
+  function ticked(kind) {
+    return [...at(kind).querySelectorAll("input:checked")].map((box) => box.value).filter(Boolean);
+  }
+
+  function untick() {
+    for (const box of at("milestones").querySelectorAll("input")) box.checked = false;
+    for (const box of at("failures").querySelectorAll("input")) box.checked = !box.value;
+  }
+
+  function choice(kind, name, key) {
+    const label = document.createElement("label");
+    const box = Object.assign(document.createElement("input"), { name: kind, value: name });
+    box.type = kind === "failures" ? "radio" : "checkbox";
+    box.checked = kind === "failures" && !name;
+    if (key) box.dataset.key = key;
+    const text = Object.assign(document.createElement("span"), { textContent: name || "no code" });
+    const shown = Object.assign(document.createElement("kbd"), { textContent: key.toUpperCase(), hidden: !key });
+    label.append(box, text, shown);
+    return label;
+  }
+
+  function offer(kind, names, keys) {
+    const box = at(kind);
+    box.hidden = !names.length || !LABELS.includes(state.phase);
+    if (box.dataset.names === JSON.stringify(names)) return;
+    box.dataset.names = JSON.stringify(names);
+    for (const old of box.querySelectorAll("label")) old.remove();
+    if (kind === "failures") box.append(choice(kind, "", ""));
+    names.forEach((name, index) => box.append(choice(kind, name, keys[index])));
+  }
+
+  function pick(key) {
+    const box = document.querySelector(`fieldset:not([hidden]) [data-key="${key}"]`);
+    if (!box) return false;
+    if (box.type === "radio" && box.checked) at("failures").querySelector("input").checked = true;
+    else box.checked = !box.checked;
+    return true;
   }
 
   function picture(kind, jpeg) {
@@ -52,7 +96,10 @@
 
   function show(next) {
     const rating = next.mode === "label";
+    if (next.trial !== state.trial || (next.phase === "playing" && state.phase !== "playing")) untick();
     state = next;
+    offer("milestones", next.milestones ?? [], "123456789");
+    offer("failures", next.failures ?? [], FAILURE_KEYS);
     at("title").textContent = rating ? "Second rater" : "Operator";
     at("trial").textContent = next.trial ?? "–";
     at("count").textContent = next.number ? `trial ${next.number} of ${next.total}` : "";
@@ -66,7 +113,7 @@
     at("rubric").textContent = next.rubric ?? "";
     at("last").textContent = labelOf(next.last);
     at("score").textContent = next.score === undefined ? "" : `Reset score ${next.score.toFixed(3)} (1 is the start image itself)`;
-    at("note-label").hidden = !["playing", "labelling", "relabelling", "rating"].includes(next.phase);
+    at("note-label").hidden = !LABELS.includes(next.phase);
     at("recover").hidden = !next.buttons.includes("recover");
     at("start").querySelector("b").textContent = next.phase === "done" ? "Finish" : rating ? "Play again" : "Start";
     document.querySelector("footer").hidden = rating;
@@ -109,7 +156,7 @@
     const key = event.key.toLowerCase();
     if (key === "d") at("difference").click();
     else if (KEYS[key]) press(KEYS[key]);
-    else return undefined;
+    else if (!/^[1-9a-i]$/.test(key) || !pick(key)) return undefined;
     return event.preventDefault();
   });
   connect();

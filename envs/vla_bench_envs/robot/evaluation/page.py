@@ -37,7 +37,7 @@ LOOK_S = 0.1
 OPEN_S = 2.0
 """Patience with a connection that says nothing, as browsers keep one in reserve: closing the page waits for it."""
 
-LONGEST_BYTES = 4096
+LONGEST_BYTES = 8192
 """Of a message from a page."""
 
 KINDS = {"live": b"\x00", "reference": b"\x01"}
@@ -129,11 +129,12 @@ class OperatorPage:
         try:
             said = json.loads(raw)
             word, number, note = str(said["do"]), int(said["view"]), str(said.get("note", ""))
+            milestones, failure = [str(name) for name in said.get("milestones", [])], str(said.get("failure", ""))
         except (ValueError, KeyError, TypeError, AttributeError):
             log.warning("a page sent what is no press: %.60r", raw)
             return
         try:
-            self._desk.press(word, number, note)
+            self._desk.press(word, number, note, milestones, failure)
         except VlaBenchError as caught:  # only a stop can fail, and who pressed it must know at once
             log.error("%s", caught)
             self._desk.amend(alarm=f"The stop is NOT confirmed: use the hardware stop. {caught}")

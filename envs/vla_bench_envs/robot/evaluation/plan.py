@@ -17,6 +17,15 @@ from vla_bench_envs.robot.evaluation.seal import alias
 FEWEST_METHODS = 2
 """The reference and another one."""
 
+MOST_MILESTONES, MOST_FAILURES = 9, 8
+"""As many as there are keys for them on the operator page."""
+
+LONGEST = 40
+"""Characters of a milestone or a failure code."""
+
+LATER_FIELDS = ("milestones", "failures", "robot")
+"""Fields that plans of the first version do not have."""
+
 FIRST_ID, N_IDS = 1_000, 9_000
 """Trials are called by numbers of four digits; where more are needed, of more."""
 
@@ -78,15 +87,19 @@ class EvaluationPlan:
     seal_sha256: str
     """Commitment to the map of aliases to methods."""
 
+    milestones: tuple[str, ...] = ()
+    """Parts of a task that a rater ticks as they are reached; a success has reached all."""
+
+    failures: tuple[str, ...] = ()
+    """Codes of which a rater may give one to a failure: what went wrong."""
+
     robot: dict[str, Any] | None = None
     """Suite of a robot file, as `Installation.facts`; None for a suite that is installed."""
 
     @property
     def sha256(self) -> str:
-        """Return the hash of all fields; a plan without a robot file has the hash that it had before there were any."""
-        stated = asdict(self)
-        if self.robot is None:
-            del stated["robot"]
+        """Return the hash of all fields but empty later ones: a plan has the hash that it had before there were any."""
+        stated = {name: value for name, value in asdict(self).items() if value or name not in LATER_FIELDS}
         return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
 
     @classmethod
@@ -97,6 +110,7 @@ class EvaluationPlan:
             KeyError, TypeError: If a field is missing or unknown.
         """
         lists: dict[str, Any] = {name: tuple(found[name]) for name in ("methods", "tasks")}
+        lists |= {name: tuple(found.get(name, ())) for name in ("milestones", "failures")}
         return cls(**(found | lists))
 
     def resolve(self) -> ResolvedPlan:
@@ -151,3 +165,8 @@ class EvaluationPlan:
             raise OptionError("--starts", self.starts, f"1 to {most}, the starts of these tasks")
         if self.repetitions < 1:
             raise OptionError("--repetitions", self.repetitions, "at least 1")
+        for option, words, most in (
+            ("--milestones", self.milestones, MOST_MILESTONES), ("--failures", self.failures, MOST_FAILURES),
+        ):  # fmt: skip
+            if len(words) > most or len(set(words)) < len(words) or not all(0 < len(word) <= LONGEST for word in words):
+                raise OptionError(option, words, f"at most {most} different ones of 1 to {LONGEST} characters")

@@ -1,9 +1,12 @@
 """What a trial leaves besides its episode, and labels; both as lines of a journal."""
 
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from vla_bench.types import Cell
+from vla_bench_envs.robot.evaluation.desk import Press
+from vla_bench_envs.robot.evaluation.plan import EvaluationPlan
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,9 @@ class TrialRecord:
     error: str | None = None
     """What was raised, if the attempt does not count."""
 
+    failed: str = ""
+    """Cause for which the robot stood still, if the method's actions brought it about: such an attempt counts."""
+
     @property
     def key(self) -> tuple[str, int]:
         """Return what must be unique."""
@@ -81,6 +87,12 @@ class Label:
     corrected: bool = False
     """Whether the rater took an earlier label back for this one."""
 
+    milestones: tuple[str, ...] = ()
+    """Of the plan's, those that were reached; a success has reached all."""
+
+    failure: str = ""
+    """One of the plan's codes, if the rater gave one to a failure."""
+
     @property
     def key(self) -> str:
         """Return what must be unique."""
@@ -98,4 +110,20 @@ class Label:
     @classmethod
     def from_dict(cls, found: dict[str, Any]) -> "Label":
         """Return the label that `to_dict` wrote."""
-        return cls(**found)
+        return cls(**(found | {"milestones": tuple(found.get("milestones", ()))}))
+
+    @classmethod
+    def of(cls, trial: str, verdict: Press, rater: str, plan: EvaluationPlan, corrected: bool) -> "Label":
+        """Return what a press says of a trial, now."""
+        success = verdict.word == "success"
+        return cls(
+            trial=trial,
+            success=success,
+            rater=rater,
+            plan_sha256=plan.sha256,
+            labelled=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            note=verdict.note,
+            corrected=corrected,
+            milestones=plan.milestones if success else verdict.milestones,
+            failure="" if success else verdict.failure,
+        )

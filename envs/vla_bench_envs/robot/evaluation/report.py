@@ -11,18 +11,21 @@ import pandas as pd
 
 from vla_bench import journal, tables
 from vla_bench.compare import compare_df, paired
-from vla_bench.compare.latency import percentile
 from vla_bench.compare.verdict import MIN_PAIRS
-from vla_bench.types import EpisodeRecord
+from vla_bench.stats import clopper_pearson
+from vla_bench.types import EpisodeRecord, Outcome
 from vla_bench_envs.robot.evaluation.agreement import Agreement, agreement
+from vla_bench_envs.robot.evaluation.drift import Drift, Turn, drift
 from vla_bench_envs.robot.evaluation.errors import PlanChangedError, UnfinishedError
 from vla_bench_envs.robot.evaluation.folder import Folder
 from vla_bench_envs.robot.evaluation.plan import EvaluationPlan
+from vla_bench_envs.robot.evaluation.progress import progress
 from vla_bench_envs.robot.evaluation.records import TrialRecord
+from vla_bench_envs.robot.evaluation.seal import Seal
 from vla_bench_envs.robot.evaluation.unsealing import unseal
 
-SHOWN = (50, 90, 99)
-"""Percentiles of sensor-to-action, each as soon as `vla_bench.compare.latency` has enough values for it."""
+SHOWN = {50: 1, 95: 60, 99: 300}
+"""Percentiles [%] of sensor-to-action, each with the number of values from which it is shown: three lie beyond it."""
 
 FAULTS = ("to_FAULT", "to_ESTOP", "to_HOLD")
 """Counters of phases that a trial should not enter."""
@@ -48,6 +51,12 @@ class Findings:
 
     n_corrected: int
     """Labels that were taken back for others."""
+
+    drift: Drift
+    """Of success over the order of trials."""
+
+    progress: pd.DataFrame
+    """One row a method, milestone or failure code: how many of how many trials, by the first rater."""
 
 
 def find(folder: Folder, plan_sha256: str = "", partial: bool = False) -> Findings:
@@ -79,6 +88,8 @@ def find(folder: Folder, plan_sha256: str = "", partial: bool = False) -> Findin
     robot = [_of_robot(name, seal.methods, attempts, episodes) for name in compared["method"]]
     names = list(raters)
     return Findings(
+        drift=drift(_turns(plan, seal, counted)),
+        progress=progress(plan, seal, counted, raters[names[0]] if names else {}),
         plan=plan,
         run=run,
         n_labelled=len(counted),
@@ -93,15 +104,36 @@ def find(folder: Folder, plan_sha256: str = "", partial: bool = False) -> Findin
     )
 
 
+def _turns(plan: EvaluationPlan, seal: Seal, counted: Sequence[EpisodeRecord]) -> list[Turn]:
+    """Return when each counted trial was played, and how it ended."""
+    numbers = {(trial.alias, trial.cell): trial.number for trial in plan.trials()}
+    return [
+        Turn(numbers[one.key], (one.cell.task, seal.methods[one.method]), one.outcome is Outcome.SUCCESS)
+        for one in counted
+    ]
+
+
 def _with_margins(compared: pd.DataFrame) -> pd.DataFrame:
-    """Add the one-sided 95 % limit of each difference, which non-inferiority is decided by; none of too few pairs."""
+    """Add the exact limits of success, and the one-sided 95 % limit of each difference.
+
+    Non-inferiority is decided by the latter; there is none of too few pairs.
+    """
+    trials = compared["pairs"].fillna(compared["episodes"]).astype(int)  # the reference's own row has no pairs
+    exact = [
+        clopper_pearson(round(share * n), n) if n else None
+        for share, n in zip(compared["success"], trials, strict=True)
+    ]
     limits = [
         np.nan
         if pd.isna(row["pairs"]) or row["pairs"] < MIN_PAIRS
         else paired.tango(int(row["gained"]), int(row["lost"]), int(row["pairs"]), confidence=0.9).low
         for _, row in compared.iterrows()
     ]
-    return compared.assign(one_sided_low=limits)
+    return compared.assign(
+        success_exact_low=[one.low if one else np.nan for one in exact],
+        success_exact_high=[one.high if one else np.nan for one in exact],
+        one_sided_low=limits,
+    )
 
 
 def _of_robot(
@@ -118,11 +150,15 @@ def _of_robot(
         "method": method,
         "control_steps": n_steps,
         "fresh_actions": len(times),
-        **{f"sensor_to_action_ms_p{p}": percentile(times, p) for p in SHOWN},
+        **{
+            f"sensor_to_action_ms_p{p}": float(np.percentile(times, p)) if len(times) >= least else np.nan
+            for p, least in SHOWN.items()
+        },
         "starved_ms": sum(one.counters.get("starved_ms", 0.0) for one in counted),
         "starvations": sum(int(one.counters.get("to_STARVED", 0)) for one in counted),
         "clamped": sum(one.verdicts.get("clamped", 0) for one in counted),
         "rejected": sum(one.verdicts.get("rejected", 0) for one in counted),
+        "ended_by_fault": sum(bool(one.failed) for one in counted),
         "uncounted_attempts": sum(one.is_broken for one in own),
         "faults": sum(int(one.counters.get(name, 0)) for one in own for name in FAULTS),
         "reset_score_median": float(np.median(scores)) if scores else np.nan,

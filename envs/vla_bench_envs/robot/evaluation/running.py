@@ -4,7 +4,6 @@ import logging
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 from vla_bench import journal, provenance, registry
@@ -77,6 +76,7 @@ class Ledger:
                 counters=watched.counters,
                 film=film_name,
                 error=record.error,
+                failed=watched.failed,
             )
         )
         self.attempts[trial.id] += 1
@@ -84,8 +84,7 @@ class Ledger:
 
     def label(self, trial: str, verdict: Press, corrected: bool = False) -> None:
         """Write a label."""
-        success, now = verdict.word == "success", datetime.now(UTC).isoformat(timespec="milliseconds")
-        self._labels.append(Label(trial, success, self._rater, self._plan.sha256, now, verdict.note, corrected))
+        self._labels.append(Label.of(trial, verdict, self._rater, self._plan, corrected))
 
     def correct(self, trial: str, verdict: Press) -> None:
         """Take back a label for another one: the episode is written again, with the outcome that counts."""
@@ -153,7 +152,7 @@ def _attempt(
     if record.is_broken:
         ledger.add(trial, record, watched, name)
         return record
-    verdict = operator.label(trial, record.outcome is Outcome.SUCCESS)
+    verdict = operator.label(trial, record.outcome is Outcome.SUCCESS, watched.failed)
     record = labelled(record, verdict)
     ledger.label(trial.id, verdict)  # first: a trial that a crash leaves without its episode is played again
     ledger.add(trial, record, watched, name)

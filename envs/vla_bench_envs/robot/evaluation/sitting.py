@@ -65,13 +65,21 @@ def play_alone(sitting: Sitting) -> int:
     Raises:
         OperatorNeededError: If the robot cannot.
     """
-    with sitting.environment() as env:
+    with ExitStack() as opened:
+        env = opened.enter_context(sitting.environment())
         caps, robot = (env.robot.session.link.welcome[name] for name in ("caps", "robot"))
         for able, missing in (("places_objects", "place the objects"), ("knows_success", "tell success")):
             if not caps[able]:
                 raise OperatorNeededError(robot["driver"], missing)
-        with Ledger(sitting.folder, sitting.plan, Simulator.rater) as ledger:
-            return play(sitting.folder, sitting.plan, sitting.seal, env, Simulator(), ledger)
+        if sitting.plan.milestones:
+            raise OperatorNeededError(robot["driver"], "tell the milestones of this plan")
+        recover = None
+        if sitting.url is not None:
+            emergency = RemoteEmergency(sitting.url)
+            opened.callback(emergency.close)
+            recover = emergency.recover
+        ledger = opened.enter_context(Ledger(sitting.folder, sitting.plan, Simulator.rater))
+        return play(sitting.folder, sitting.plan, sitting.seal, env, Simulator(recover), ledger)
 
 
 def play_at_page(sitting: Sitting, rater: str, port: int, announce: Announce) -> int:

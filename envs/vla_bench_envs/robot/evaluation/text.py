@@ -7,25 +7,30 @@ from vla_bench.compare import text as comparison
 from vla_bench.compare.verdict import MIN_PAIRS
 from vla_bench.errors import ResultsWriteError
 from vla_bench.tables import bracketed, interval_columns, write
+from vla_bench_envs.robot.evaluation.drift import Drift
 from vla_bench_envs.robot.evaluation.folder import Folder
 from vla_bench_envs.robot.evaluation.report import SHOWN, Findings
 
 NOTES = f"""\
-Success: share of counted trials, with Wilson 95 % limits. Difference: percentage points against the reference on the
-same starts, with Tango 95 % limits. Non-inferior: the one-sided 95 % limit lies above minus the margin; inferior: the
-other one lies below it; open: neither, or fewer than {MIN_PAIRS} pairs. p: mid-p McNemar. Repetitions of a start are
-pairs of their own, though they resemble each other.
+Success: share of counted trials, with Wilson 95 % limits; exact limits: Clopper and Pearson's. Difference: percentage
+points against the reference on the same starts, with Tango 95 % limits. Non-inferior: the one-sided 95 % limit lies
+above minus the margin; inferior: the other one lies below it; open: neither, or fewer than {MIN_PAIRS} pairs. p:
+McNemar, exact and mid-p. Repetitions of a start are pairs of their own, though they resemble each other.
+
+Drift: successes in each quarter of the trials as they were played, and the trend within task and method (Mantel 1963).
+Methods take turns in random order within each start, so a drift adds noise to a difference, and no lean to either side.
 
 Sensor to action: from the capture of an observation to the tick that applies the action answering it, on the server's
-clock; the first action of each chunk, without a trial's first query and a process's warm-up; p90 from 30, p99 from 300
+clock; the first action of each chunk, without a trial's first query and a process's warm-up; p95 from 60, p99 from 300
 values on. Starved: time without a fresh action, in which the arm brakes. Clamped, rejected: control steps whose action
 the gate changed or refused. Faults: phases HOLD, FAULT and ESTOP that attempts ran into, counted attempts and others.
+Ended by one: counted trials in which the method itself brought one about, failures.
 Reset score: similarity of the first picture to the start's reference where they differ most, 1 if nowhere.
 """
 
 
 def write_report(folder: Folder, found: Findings) -> str:
-    """Write report.md, report.csv and, with a second rater, agreement.csv; return the first.
+    """Write report.md, report.csv, progress.csv and, with a second rater, agreement.csv; return the first.
 
     Raises:
         ResultsWriteError: If they cannot be written.
@@ -36,6 +41,7 @@ def write_report(folder: Folder, found: Findings) -> str:
     except OSError as caught:
         raise ResultsWriteError(folder.path / "report.md", caught) from caught
     write(found.methods, folder.path / "report.csv")
+    write(found.progress, folder.path / "progress.csv")
     if found.agreements:
         write(_agreements(found), folder.path / "agreement.csv")
     return said
@@ -54,6 +60,8 @@ def markdown(found: Findings) -> str:
         f"Plan `{plan.sha256}`, seal `{plan.seal_sha256}`: both match.",
         "## Success",
         _table(_success(found.methods)),
+        _drift(found.drift),
+        *_progress(found.progress),
         "## What the robot did",
         _table(_robot(found.methods)),
         *_conditions(found),
@@ -74,15 +82,42 @@ def _success(methods: pd.DataFrame) -> pd.DataFrame:
             "method": methods["method"],
             "trials": methods["episodes"],
             "success": bracketed(methods, "success", "{:.2f}"),
+            "exact limits": [
+                f"[{_number(low, '{:.2f}')}, {_number(high, '{:.2f}')}]"
+                for low, high in methods[["success_exact_low", "success_exact_high"]].to_numpy()
+            ],
             "difference": shown["difference"],
             "gained, lost": shown["+"] + ", " + shown["-"],
-            "p": shown["p"],
+            "exact p": [_number(p, "{:.4f}") for p in methods["p_exact"]],
+            "mid-p": shown["p"],
             "one-sided limit": [_number(100 * value, "{:+.1f}") for value in methods["one_sided_low"]],
             "success shows": methods["success_shows"].fillna("reference"),
             "speed-up": shown["speed-up"],
             "verdict": shown["verdict"],
         }
     )
+
+
+def _drift(found: Drift) -> str:
+    quarters = ", ".join(f"{n} of {of}" for n, of in found.quarters)
+    trend = f"{100 * found.per_100_trials:+.1f} points per 100 trials (p = {found.p:.3f})"
+    return f"Drift, by quarters of the trials: {quarters}; {'no trend to test' if pd.isna(found.p) else trend}."
+
+
+def _progress(found: pd.DataFrame) -> list[str]:
+    """Return milestones and failure codes, if raters gave any."""
+    if found.empty:
+        return []
+    shown = pd.DataFrame(
+        {
+            "method": found["method"],
+            "": found["kind"],
+            "which": found["name"],
+            "trials": [f"{n} of {of}" for n, of in found[["n", "of"]].to_numpy()],
+            "share": bracketed(found, "share", "{:.2f}"),
+        }
+    )
+    return ["## Milestones and failures", _table(shown), "Of all trials, and of failures; exact 95 % limits."]
 
 
 def _robot(methods: pd.DataFrame) -> pd.DataFrame:
@@ -100,6 +135,7 @@ def _robot(methods: pd.DataFrame) -> pd.DataFrame:
             "clamped": methods["clamped"],
             "rejected": methods["rejected"],
             "faults": methods["faults"],
+            "ended by one": methods["ended_by_fault"],
             "not counted": methods["uncounted_attempts"],
             "reset score, median": [_number(score, "{:.3f}") for score in methods["reset_score_median"]],
             "least": [_number(score, "{:.3f}") for score in methods["reset_score_least"]],

@@ -24,6 +24,9 @@ class Watched:
     pictures: list[np.ndarray] = field(default_factory=list)
     """Of the first camera (height, width, 3) `uint8`, one a control step and one before."""
 
+    failed: str = ""
+    """Cause for which the robot stood still, if the actions brought it about."""
+
     reset_score: float | None = None
     sensor_to_action_ms: list[float | None] = field(default_factory=list)
     verdicts: Counter[str] = field(default_factory=Counter)
@@ -91,6 +94,7 @@ class WatchedEnv(gymnasium.Wrapper[Observation, np.ndarray, Observation, np.ndar
         watched.sensor_to_action_ms.append(info["sensor_to_action_ms"])
         watched.verdicts[str(info["verdict"])] += 1
         watched.reasons.update(str(reason) for reason in info["reasons"])
+        watched.failed = info["failed"]
         assert self.operator is not None
         if self.operator.watch(picture):
             info["success"] = True

@@ -15,6 +15,7 @@ from vla_bench.compare import compare_df, latency
 from vla_bench.compare.command import Compare
 from vla_bench.compare.paired import mid_p_mcnemar, tango
 from vla_bench.compare.pairs import MissingReferenceError, NothingToCompareError
+from vla_bench.compare.power import likely_discordant, mid_p_power
 from vla_bench.compare.tables import judgement
 from vla_bench.compare.text import to_text
 from vla_bench.compare.verdict import MIN_PAIRS, Judgement, Speed, Success, Verdict, exit_status, judge
@@ -96,6 +97,18 @@ def test_the_row_of_a_method_holds_the_statistics_of_its_pairs(tmp_path: Path) -
     assert row["p_mid"] == row["p_holm"] == mid_p_mcnemar(2, 7)
     assert (row["speedup_low"], row["speedup"], row["speedup_high"]) == (2, 2, 2)
     assert row["policy_ms_per_step"] == 5
+
+
+def test_the_minimum_detectable_effect_is_that_of_the_pairs_and_of_how_often_they_disagree(tmp_path: Path) -> None:
+    frame = compare_df(write(tmp_path, two_methods(60, gained=2, lost=7)))
+    drop = frame.set_index("method").loc["cheap", "drop_found"]
+    discordant = likely_discordant(9, 60)
+    assert 9 / 60 < discordant < 0.2
+    assert mid_p_power(60, -drop, max(drop, discordant)) == pytest.approx(0.8, abs=1e-6)
+    assert f" {100 * drop:.1f} " in to_text(frame)
+    assert np.isnan(frame.set_index("method").loc["full", "drop_found"])
+    nothing_to_lose = [replace(one, outcome=Outcome.TIMEOUT) for one in two_methods(9)]
+    assert np.isnan(compared(write(tmp_path / "none", nothing_to_lose)).loc["cheap", "drop_found"])
 
 
 def test_the_references_own_row_compares_nothing(tmp_path: Path) -> None:

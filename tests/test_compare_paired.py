@@ -16,6 +16,7 @@ from vla_bench.compare.paired import (
     not_told_from_best,
     score,
     score_limits,
+    strata,
     stratified_difference,
     tango,
 )
@@ -172,8 +173,34 @@ def test_the_stratified_bootstrap_covers_about_95_percent() -> None:
     assert 0.92 < np.mean(covered) < 0.975
 
 
+@pytest.mark.parametrize("m", [2, 5, 8])
+def test_the_stratified_bootstrap_covers_nearly_as_much_where_tasks_have_few_pairs(m: int) -> None:
+    rng = np.random.default_rng(0)
+    p_gained, p_lost = np.linspace(0.02, 0.3, 10), np.linspace(0.25, 0.05, 10)
+    n = np.full(10, m)
+    covered = []
+    for _ in range(400):
+        drawn = rng.multinomial(n, np.stack([p_gained, p_lost, 1 - p_gained - p_lost], axis=1))
+        interval = stratified_difference(drawn[:, 0], drawn[:, 1], n, rng, resamples=400)
+        covered.append(interval.low <= (p_gained - p_lost).mean() <= interval.high)
+    assert 0.87 < np.mean(covered) < 0.985
+
+
+def test_one_pair_a_task_leaves_the_bootstrap_an_interval() -> None:
+    gained, lost = np.array([1, 0, 0, 0, 0, 0, 0, 0, 0, 0]), np.array([0, 1, 1, 1, 0, 0, 0, 0, 0, 0])
+    interval = stratified_difference(gained, lost, np.ones(10, dtype=int), np.random.default_rng(0))
+    assert interval.low < interval.value - 0.2 < interval.value + 0.2 < interval.high
+    pooled = stratified_difference(np.array([1]), np.array([3]), np.array([10]), np.random.default_rng(0))
+    assert interval == pooled
+
+
+def test_tasks_of_eight_pairs_are_strata_of_their_own_and_smaller_ones_are_one() -> None:
+    task = np.repeat([3, 5, 7, 9], [8, 2, 7, 9])
+    assert strata(task).tolist() == [0] * 8 + [-1] * 9 + [3] * 9
+
+
 def test_the_stratified_bootstrap_resamples_pairs_within_tasks() -> None:
-    gained, lost, n = np.array([4, 0]), np.array([1, 6]), np.array([10, 30])
+    gained, lost, n = np.array([4, 0]), np.array([1, 6]), np.array([10, 30])  # 8 or more each
     rng = np.random.default_rng(0)
     pairs = [np.repeat([1, -1, 0], [won, less, m - won - less]) for won, less, m in zip(gained, lost, n, strict=True)]
     drawn = [sum(rng.choice(task, len(task)).sum() for task in pairs) / 40 for _ in range(8000)]

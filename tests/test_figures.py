@@ -9,7 +9,7 @@ from matplotlib import colors
 from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 
-from vla_bench import figures
+from vla_bench import cli, figures
 from vla_bench.errors import ResultsWriteError
 from vla_bench.figures.cache import NothingToDrawError
 from vla_bench.figures.paper import FAMILIES
@@ -154,6 +154,7 @@ def test_success_by_task_shows_every_rate_and_the_whole(ax: Axes) -> None:
     figures.success_by_task(ax, pd.concat([episodes, broken]))
     assert [label.get_text() for label in ax.get_yticklabels()] == ["full", "lac"]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "1", "all"]
+    assert ax.get_title() == "success [%], 1 to 2 episodes a task"
     assert [text.get_text() for text in ax.texts] == ["100", "0", "67", "50", "50"]  # what ended in an error is no rate
 
 
@@ -188,6 +189,74 @@ def test_distance_is_of_the_steps_that_a_query_serves(ax: Axes) -> None:
     (container,) = ax.containers
     assert container.lines[0].get_xdata().tolist() == [1, 2, 3, 4, 5]
     assert container.lines[0].get_ydata().tolist() == pytest.approx([age + 14 / 8 for age in range(1, 6)])
+
+
+FAMILIES_FRAME = pd.DataFrame(
+    {
+        "suite": "toy@1", "policy": "toy", "family": name, "starts": 40, "reference_success": 0.8,
+        **{f"{read_out}{limit}": value + change for read_out, value in values.items()
+           for limit, change in (("", 0.0), ("_low", -0.1), ("_high", 0.1))},
+    }
+    for name, values in (
+        ("token-cache", {"hypervolume": 0.24, "success_at_90": 0.8, "success_at_75": 0.8, "success_at_50": 0.1}),
+        ("action-reuse", {"hypervolume": 0.35, "success_at_90": 0.7, "success_at_75": 0.7, "success_at_50": 0.7}),
+    )
+)  # fmt: skip
+
+
+def test_the_legend_of_the_frontier_says_each_familys_hypervolume_once(ax: Axes) -> None:
+    figures.success_against_latency(ax, pd.concat([SUMMARY, SUMMARY.assign(method="token-cache:1")]), FAMILIES_FRAME)
+    labels = [label for label in drawn(ax) if "HV" in label]
+    assert labels == ["action-reuse:2 (HV 0.35)", "token-cache:0 (HV 0.24)"]
+    assert ax.get_legend().get_title().get_text() == "n=48 each; HV: hypervolume"
+
+
+def test_where_methods_have_different_numbers_of_starts_each_says_its_own(ax: Axes) -> None:
+    figures.success_against_latency(ax, pd.DataFrame([row("full", 0.8, 10), row("token-cache:0", 0.8, 7, errors=0)]))
+    assert list(drawn(ax)) == ["full (n=48)", "token-cache:0 (n=50)"]
+    ax.clear()
+    uneven = pd.DataFrame([row("full", 0.8, 10), row("token-cache:0", 0.8, 7, errors=0)])
+    figures.success_against_latency(ax, uneven, FAMILIES_FRAME)
+    assert list(drawn(ax)) == ["full (n=48)", "token-cache:0 (n=50, HV 0.24)"]
+
+
+def test_success_at_equal_latency_is_three_points_a_family_beside_the_reference(ax: Axes) -> None:
+    figures.success_at_equal_latency(ax, FAMILIES_FRAME)
+    points = [container.lines[0] for container in ax.containers]
+    places = [(float(one.get_xdata()[0]), float(one.get_ydata()[0])) for one in points]
+    expected = [70, 0.24, 70, 0, 70, -0.24, 80, 1.24, 80, 1, 10, 0.76]
+    assert [one for place in places for one in place] == pytest.approx(expected)
+    assert [one.get_fillstyle() for one in points[:3]] == ["none", "left", "full"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["action-reuse (HV 0.35)", "token-cache (HV 0.24)"]
+    assert [line.get_xdata() for line in ax.lines if len(line.get_xdata()) == 2] == [[80, 80]]
+    assert len(ax.get_legend().get_texts()) == 4
+    with pytest.raises(NothingToDrawError, match="no family of methods to draw: the figure needs 8 timed starts"):
+        figures.success_at_equal_latency(ax, pd.DataFrame())
+
+
+def test_the_command_draws_the_methods_that_are_asked_for(tmp_path: Path, capsys) -> None:
+    demo, out = Path(__file__).parent.parent / "results" / "released" / "demo", tmp_path / "figure.svg"
+    words = ["figure", str(demo), "--kind", "equal-latency", "--out", str(out)]
+    assert cli.main([*words, "--method", "fastv:0.5", "--method", "random:0.4"]) == 0
+    text = out.read_text()
+    assert ("<!-- fastv (HV" in text, "<!-- random (HV" in text, "vla-pruner" in text) == (True, True, False)
+    assert cli.main([*words, "--method", "fastv:0.4"]) == 2
+    assert "no method in these results named 'fastv:0.4'. Did you mean 'fastv:0.5'?" in capsys.readouterr().err
+
+
+def test_marks_do_not_all_fall_on_the_refreshes_of_a_method_that_alternates(ax: Axes) -> None:
+    steps = range(0, 208, 2)
+    queries = pd.DataFrame(
+        {
+            "method": "lac+refresh:2",
+            "step": steps,
+            "cache age_max": 0,
+            "cache effective": [0.0, 0.8] * (len(steps) // 2),
+        }
+    )
+    figures.reuse_over_episode(ax, queries)
+    (line,) = ax.lines
+    assert set(line.get_ydata()[:: line.get_markevery()]) == {0, 80}
 
 
 def test_axes_say_what_they_show_and_begin_at_zero(ax: Axes) -> None:

@@ -1,14 +1,17 @@
 """The leaderboard in a browser: sorting, filters and CSV, by mouse and keyboard, from a file and without a network."""
 
 import csv
+import io
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from test_leaderboard import NASTY, episodes, results, some
 
 from vla_bench.leaderboard import Source, blocks_of, leaderboard_df, render
@@ -201,6 +204,29 @@ def test_without_javascript_the_whole_table_is_there(
     assert tab.locator("#controls").is_hidden()
     assert tab.locator("thead button").count() == 0
     tab.close()
+
+
+@pytest.mark.parametrize("width", [360, 1440])
+def test_a_screenshot_shows_ink_in_every_row_that_is_in_sight_and_colour_in_the_figures(
+    visit: Visit, width: int
+) -> None:
+    visit.tab.set_viewport_size({"width": width, "height": 900})
+    picture = np.asarray(Image.open(io.BytesIO(visit.tab.screenshot(full_page=True))).convert("RGB")).astype(int)
+    for line in visit.tab.locator("tr[data-row]:visible th.method").all():
+        assert np.ptp(cut(picture, line)) > 100  # letters and paper
+    figures = visit.tab.locator(".paper").all()
+    assert len(figures) == 4
+    for figure in figures:
+        seen = cut(picture, figure).reshape(-1, 3)
+        assert (np.ptp(seen, axis=1) > 60).sum() > 50  # neither black, grey nor white
+
+
+def cut(picture: np.ndarray, place: "Locator") -> np.ndarray:
+    """Return what a screenshot of the whole page shows of an element."""
+    box = place.bounding_box()
+    assert box is not None, "the element has no place on the page"
+    left, top = max(0, round(box["x"])), round(box["y"])
+    return picture[top : top + round(box["height"]), left : left + round(box["width"])]
 
 
 @pytest.mark.parametrize("width", [360, 1440])

@@ -8,7 +8,16 @@ from jaxtyping import TypeCheckError
 from scipy.stats import binom, binomtest
 
 from vla_bench import stats
-from vla_bench.stats import Interval, clopper_pearson, clustered_median, median, ratio_of_paired_medians, wilson
+from vla_bench.stats import (
+    Interval,
+    clopper_pearson,
+    clustered_median,
+    mean,
+    median,
+    ratio_of_paired_medians,
+    tail,
+    wilson,
+)
 
 settings.register_profile("patient", deadline=None)  # the machine may be shared
 settings.load_profile("patient")
@@ -152,11 +161,45 @@ def test_the_bootstrap_draws_the_same_in_blocks_as_at_once(monkeypatch: pytest.M
     assert median(values, np.random.default_rng(1)) == at_once
 
 
-def test_the_bootstrap_covers_the_true_median_in_about_95_percent_of_experiments() -> None:
+@pytest.mark.parametrize("n", [8, 41])
+def test_the_bootstrap_covers_the_true_median_in_about_95_percent_of_experiments(n: int) -> None:
     rng = np.random.default_rng(0)
-    intervals = [median(rng.lognormal(size=41), rng, resamples=200) for _ in range(500)]
+    intervals = [median(rng.lognormal(size=n), rng, resamples=200) for _ in range(500)]
     covered = np.mean([interval.low <= 1 <= interval.high for interval in intervals])
-    assert 0.90 < covered < 0.98
+    assert 0.90 < covered < 0.99
+
+
+def test_a_resample_of_few_values_is_cut_less_at_its_ends() -> None:
+    assert tail(1) == 0
+    assert tail(5) == pytest.approx(0.000955, abs=2e-6)  # as t of 4 degrees of freedom, 2.776, times the root of 5/4
+    assert [tail(n) for n in (5, 10, 100)] == sorted(tail(n) for n in (5, 10, 100))
+    assert tail(100_000) == pytest.approx(0.025, abs=1e-5)
+
+
+def queries_of_like_episodes(n: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Return 15 to 30 times of each of `n` episodes, whose own medians differ as much as times within one."""
+    return [np.exp(rng.normal(0, 0.1) + rng.normal(0, 0.1, rng.integers(15, 30))) for _ in range(n)]
+
+
+@pytest.mark.parametrize("n", [8, 20])
+def test_the_interval_of_a_median_of_queries_covers_about_95_percent_from_eight_episodes_on(n: int) -> None:
+    rng = np.random.default_rng(0)
+    intervals = [clustered_median(queries_of_like_episodes(n, rng), rng, resamples=200) for _ in range(200)]
+    assert 0.88 < np.mean([interval.low <= 1 <= interval.high for interval in intervals]) < 0.99
+
+
+def test_resampling_queries_one_by_one_would_cover_far_less() -> None:
+    rng = np.random.default_rng(0)
+    flat = [np.concatenate(queries_of_like_episodes(8, rng)) for _ in range(100)]
+    intervals = [median(values, rng, resamples=200) for values in flat]
+    assert np.mean([interval.low <= 1 <= interval.high for interval in intervals]) < 0.6
+
+
+@pytest.mark.parametrize(("n", "least"), [(5, 0.82), (8, 0.86), (50, 0.89)])
+def test_the_interval_of_a_mean_of_skewed_values_covers_nearly_95_percent(n: int, least: float) -> None:
+    rng = np.random.default_rng(0)
+    intervals = [mean(rng.lognormal(0, 0.5, n), rng, resamples=300) for _ in range(300)]
+    assert least < np.mean([interval.low <= np.exp(0.125) <= interval.high for interval in intervals]) < 0.985
 
 
 def test_no_values_have_no_estimate() -> None:

@@ -75,7 +75,7 @@ GOLDEN = """\
 suite,policy,method,episodes,errors,success,steps_to_success,queries_per_step,timed_queries,policy_ms,policy_ms_p90,\
 policy_ms_per_step,pairs,speedup
 toy@1,toy,full,6,1,0.8,10,1.0,40,10,10,10,5,1.0
-toy@1,toy,action-reuse:2,6,0,0.8333333333333334,10,0.5,18,10,10,5,5,2.0
+toy@1,toy,action-reuse:2,6,0,0.8333333333333334,10,0.5,18,10,,5,5,2.0
 """
 
 
@@ -166,6 +166,32 @@ def test_two_suites_may_have_their_own_conditions(tmp_path: Path) -> None:
     write(tmp_path / "one", toy_journal())
     write(tmp_path / "other", [replace(one, suite="toy@2") for one in toy_journal()], protocol="toy-2")
     assert tables.summarise(tables.load(tmp_path))["suite"].tolist() == ["toy@1"] * 2 + ["toy@2"] * 2
+
+
+def test_a_percentile_stands_in_the_table_only_where_queries_support_it(tmp_path: Path) -> None:
+    cells = [Cell(0, init_state, 0) for init_state in range(4)]
+    records = [episode("full", cell, Outcome.SUCCESS, 1) for cell in cells]
+    per_episode = len([one for one in records[0].queries if not (one.is_warmup or one.is_first_step)])
+    enough = -(-30 // per_episode)
+    few = summary_of(tmp_path / "few", records[: enough - 1]).loc["full"]
+    many = summary_of(tmp_path / "many", records[:enough]).loc["full"]
+    assert (few["timed_queries"] < 30, np.isnan(few["policy_ms_p90"])) == (True, True)
+    assert (many["timed_queries"] >= 30, many["policy_ms_p90"]) == (True, 10)
+
+
+def test_a_run_says_how_many_threads_it_had(tmp_path: Path) -> None:
+    runs = tables.load(write(tmp_path, toy_journal())).runs
+    assert runs["threads"].tolist() == [provenance.machine()["OMP_NUM_THREADS"]]
+
+
+def test_the_table_draws_its_figure_in_the_same_command(tmp_path: Path, capsys) -> None:
+    write(tmp_path / "run", toy_journal())
+    figure = tmp_path / "new" / "figure.svg"
+    assert cli.main(["table", str(tmp_path / "run"), "--figure", str(figure)]) == 0
+    said = capsys.readouterr().out
+    assert "speed-up" in said
+    assert said.endswith(f"{figure}\n")
+    assert "action-reuse:2 (n=6" in figure.read_text()
 
 
 def test_frames_have_a_row_for_everything(tmp_path: Path) -> None:

@@ -204,7 +204,7 @@ COMMANDS: dict[str, type[Command]] = {
 }
 
 
-SEVERAL_METHODS = ("plan", "run", "replay")
+SEVERAL_METHODS = ("plan", "run", "replay", "figure")
 """Commands that take `--method` again and again."""
 
 

@@ -5,10 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import beta, norm
+from scipy.stats import beta, norm, t
 
 BLOCK = 2**20
 """Indices that the bootstrap draws at once (8 MB)."""
+
+PERCENTILES = {50: 1, 90: 30, 99: 300}
+"""Percentiles [%], each with the number of values from which it is shown: three or more lie beyond it."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +55,14 @@ def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> In
     """
     if trials <= 0 or not 0 <= successes <= trials:
         raise ValueError(f"{successes} successes of {trials} trials")
-    tail, rate = (1 - confidence) / 2, successes / trials
-    low = beta.ppf(tail, successes, trials - successes + 1) if successes else 0.0
-    high = beta.ppf(1 - tail, successes + 1, trials - successes) if successes < trials else 1.0
+    outside, rate = (1 - confidence) / 2, successes / trials
+    low = beta.ppf(outside, successes, trials - successes + 1) if successes else 0.0
+    high = beta.ppf(1 - outside, successes + 1, trials - successes) if successes < trials else 1.0
     return Interval(rate, float(min(low, rate)), float(max(high, rate)))
 
 
 def mean(values: Float[np.ndarray, " n"], rng: np.random.Generator, resamples: int = 2000) -> Interval:
-    """Return the mean with its percentile bootstrap interval (Efron 1979, Annals of Statistics 7:1).
+    """Return the mean with its expanded percentile bootstrap interval (Efron 1979, Annals of Statistics 7:1; `tail`).
 
     Raises:
         ValueError: If there are no values.
@@ -67,11 +70,13 @@ def mean(values: Float[np.ndarray, " n"], rng: np.random.Generator, resamples: i
     if not len(values):
         raise ValueError("the mean of no values")
     drawn = [values[chosen].mean(axis=1) for chosen in _resampled(len(values), rng, resamples)]
-    return _around(float(values.mean()), np.concatenate(drawn))
+    return _around(float(values.mean()), np.concatenate(drawn), tail(len(values)))
 
 
 def median(values: Float[np.ndarray, " n"], rng: np.random.Generator, resamples: int = 2000) -> Interval:
-    """Return the median with its percentile bootstrap interval (Efron 1979, Annals of Statistics 7:1).
+    """Return the median with its expanded percentile bootstrap interval (Efron 1979; `tail`).
+
+    Of 2, 3 and 4 values no interval between them covers more than 50, 75 and 88 %.
 
     Raises:
         ValueError: If there are no values.
@@ -79,11 +84,11 @@ def median(values: Float[np.ndarray, " n"], rng: np.random.Generator, resamples:
     if not len(values):
         raise ValueError("the median of no values")
     drawn = [np.median(values[chosen], axis=1) for chosen in _resampled(len(values), rng, resamples)]
-    return _around(float(np.median(values)), np.concatenate(drawn))
+    return _around(float(np.median(values)), np.concatenate(drawn), tail(len(values)))
 
 
 def clustered_median(clusters: Sequence[np.ndarray], rng: np.random.Generator, resamples: int = 2000) -> Interval:
-    """Return the median of all values with a percentile bootstrap interval that resamples whole clusters, arrays (n,).
+    """Return the median of all values with an expanded bootstrap interval that resamples whole clusters, arrays (n,).
 
     The queries of one episode resemble each other: resampling them one by one would claim a precision that only more
     episodes can give (Davison and Hinkley 1997, Bootstrap Methods and their Application, section 3.8).
@@ -99,7 +104,7 @@ def clustered_median(clusters: Sequence[np.ndarray], rng: np.random.Generator, r
         for block in _resampled(len(filled), rng, resamples)
         for chosen in block
     ]
-    return _around(float(np.median(np.concatenate(filled))), np.array(drawn))
+    return _around(float(np.median(np.concatenate(filled))), np.array(drawn), tail(len(filled)))
 
 
 def ratio_of_paired_medians(
@@ -128,7 +133,21 @@ def _resampled(n: int, rng: np.random.Generator, resamples: int) -> Iterator[np.
         yield rng.integers(n, size=(min(rows, resamples - start), n))
 
 
-def _around(value: float, drawn: np.ndarray) -> Interval:
-    """Return the 2.5 and 97.5 percentiles, widened to the estimate where a small sample leaves it outside."""
-    low, high = np.percentile(drawn, [2.5, 97.5])
+def percentile(values: np.ndarray, p: int) -> float:
+    """Return a percentile of `PERCENTILES`, or not-a-number where there are too few values for it."""
+    return float(np.percentile(values, p)) if len(values) >= PERCENTILES[p] else np.nan
+
+
+def tail(n: int) -> float:
+    """Return the share of resamples to leave out at either end, for a 95 % interval of `n` values.
+
+    Less than 2.5 %: a resample of few values spreads too little, and the expanded percentile interval makes up for it
+    as Student's t does (Hesterberg 2015, The American Statistician 69:371, section 4.1).
+    """
+    return float(norm.cdf(t.ppf(0.025, n - 1) * np.sqrt(n / (n - 1)))) if n > 1 else 0.0
+
+
+def _around(value: float, drawn: np.ndarray, beyond: float = 0.025) -> Interval:
+    """Return the percentiles that leave a share out at either end, widened to the estimate where it lies outside."""
+    low, high = np.quantile(drawn, [beyond, 1 - beyond])
     return Interval(value, float(min(low, value)), float(max(high, value)))

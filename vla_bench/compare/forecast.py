@@ -6,11 +6,16 @@ from typing import Annotated
 
 import pandas as pd
 import tyro
-from scipy.stats import norm
 
 from vla_bench.compare import pairs
 from vla_bench.compare.command import fraction_of
-from vla_bench.compare.power import BISECTIONS, minimum_detectable_effect, non_inferiority_power, pairs_needed
+from vla_bench.compare.power import (
+    BISECTIONS,
+    likely_discordant,
+    minimum_detectable_effect,
+    non_inferiority_power,
+    pairs_needed,
+)
 from vla_bench.compare.probe import Pace, Probe, from_results, of_plan, try_methods
 from vla_bench.compare.verdict import MIN_PAIRS, POWER
 from vla_bench.errors import NoResultsError
@@ -82,8 +87,7 @@ def suppositions() -> list[Supposition]:
 def seen_rates(plan: ResolvedPlan, earlier: Results) -> list[Supposition]:
     """Return what earlier results hold of each of the plan's methods and the reference.
 
-    The shares of discordant pairs are the centres of their Wilson intervals (Wilson 1927), so that a few pairs that
-    happen to agree promise little.
+    The shares of discordant pairs are those of `likely_discordant`.
     """
     episodes = pairs.finished(Results(earlier.runs, of_plan(plan, earlier), earlier.queries))
     found = []
@@ -92,10 +96,8 @@ def seen_rates(plan: ResolvedPlan, earlier: Results) -> list[Supposition]:
         if method == REFERENCE_METHOD or not len(both):
             continue
         n, differing = len(both), int((both["success_own"] != both["success_reference"]).sum())
-        z_squared = norm.ppf(0.975) ** 2
-        discordant = (differing + z_squared / 2) / (n + z_squared)
         source = f"seen: {method}, {differing} of {n} pairs"
-        found.append(Supposition(float(both["success_reference"].mean()), float(discordant), source))
+        found.append(Supposition(float(both["success_reference"].mean()), likely_discordant(differing, n), source))
     return found
 
 

@@ -3,11 +3,10 @@
 import numpy as np
 import pandas as pd
 
+from vla_bench.stats import PERCENTILES, percentile
+
 DEADLINES_HZ = (5, 10, 20, 30)
 """Control rates at which an answer is late if it takes longer than one period."""
-
-PERCENTILES = {50: 1, 90: 30, 99: 300}
-"""Percentiles [%], each with the number of queries from which it is shown: three or more lie beyond it."""
 
 
 def describe(queries: pd.DataFrame) -> dict[str, float]:
@@ -30,11 +29,6 @@ def describe(queries: pd.DataFrame) -> dict[str, float]:
         "warmup_queries": int(warmup.sum()),
         "warmup_ms_p50": percentile(policy_ms[warmup], 50),
     }
-
-
-def percentile(values: np.ndarray, p: int) -> float:
-    """Return a percentile of `PERCENTILES`, or not-a-number where there are too few values for it."""
-    return float(np.percentile(values, p)) if len(values) >= PERCENTILES[p] else np.nan
 
 
 def nothing() -> dict[str, float]:

@@ -123,14 +123,31 @@ def is_inferior(gained: int, lost: int, n: int, margin: float) -> bool:
     return tango(gained, lost, n, confidence=0.9).high < -margin
 
 
+LEAST_STRATUM = 8
+"""Pairs from which a task is resampled on its own.
+
+Of a task with m pairs a resample has (m - 1) / m of the variance, none at all of one pair (Davison and Hinkley 1997,
+section 3.2).
+"""
+
+
+def strata(task: Array) -> Array:
+    """Return for each pair the stratum that it is resampled in: its task, or -1 if the task has fewer than 8 pairs.
+
+    Such tasks are resampled together, as if all pairs were of one kind: at worst the interval is too wide.
+    """
+    labels, place, sizes = np.unique(task, return_inverse=True, return_counts=True)
+    return np.where(sizes[place] < LEAST_STRATUM, -1, np.arange(len(labels))[place])
+
+
 def stratified_difference(
     gained: Array, lost: Array, n: Array, rng: np.random.Generator, resamples: int = 2000
 ) -> Interval:
     """Return the difference of paired rates with a percentile bootstrap interval that resamples pairs within each task.
 
     Counts are arrays with an entry for each task (Davison and Hinkley 1997, Bootstrap Methods and their Application,
-    sections 3.2 and 5.3.1). Pairs have three values, so that a resample is a multinomial draw. Empty where all pairs
-    agree: read Tango's interval there.
+    sections 3.2 and 5.3.1); tasks of fewer than 8 pairs are one stratum (`strata`). Pairs have three values, so that a
+    resample is a multinomial draw. Empty where all pairs agree: read Tango's interval there.
 
     Raises:
         ValueError: If there is no pair, or the counts of a task are impossible.
@@ -139,9 +156,13 @@ def stratified_difference(
         _check(*counts)
     if not len(n):
         raise ValueError("the difference of no pairs")
-    shares = np.stack([gained, lost, n - gained - lost], axis=-1) / np.asarray(n)[:, None]
-    drawn = rng.multinomial(np.asarray(n), shares, size=(resamples, len(n)))
-    differences = (drawn[..., 0] - drawn[..., 1]).sum(axis=1) / np.sum(n)
+    sizes = np.asarray(n)
+    small = sizes < LEAST_STRATUM
+    counts = np.stack([gained, lost, sizes - gained - lost], axis=-1)
+    counts = np.concatenate([counts[~small], counts[small].sum(axis=0, keepdims=True)[: int(small.any())]])
+    sizes = counts.sum(axis=1)
+    drawn = rng.multinomial(sizes, counts / sizes[:, None], size=(resamples, len(sizes)))
+    differences = (drawn[..., 0] - drawn[..., 1]).sum(axis=1) / sizes.sum()
     value = float((np.sum(gained) - np.sum(lost)) / np.sum(n))
     low, high = np.percentile(differences, [2.5, 97.5])
     return Interval(value, float(min(low, value)), float(max(high, value)))

@@ -53,6 +53,15 @@ def minimum_detectable_effect(
     return found
 
 
+def likely_discordant(differing: int, n: int) -> float:
+    """Return the share of discordant pairs to expect after `differing` of `n`: the centre of Wilson's interval.
+
+    A few pairs that happen to agree promise little (Wilson 1927, JASA 22:209).
+    """
+    z_squared = norm.ppf(0.975) ** 2
+    return float((differing + z_squared / 2) / (n + z_squared))
+
+
 def non_inferiority_power(n: int, difference: float, discordant: float, margin: float) -> float:
     """Return the probability that `n` pairs show non-inferiority at `margin` (one-sided 95 %, Tango 1998; Nam 1997).
 

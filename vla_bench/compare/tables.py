@@ -9,7 +9,8 @@ import pandas as pd
 from vla_bench import stats
 from vla_bench.compare import latency, paired, pairs
 from vla_bench.compare.pairs import EPISODE, MissingReferenceError, NothingToCompareError
-from vla_bench.compare.verdict import MARGIN, MIN_PAIRS, Judgement, Speed, Success, judge
+from vla_bench.compare.power import likely_discordant, minimum_detectable_effect
+from vla_bench.compare.verdict import MARGIN, MIN_PAIRS, POWER, Judgement, Speed, Success, judge
 from vla_bench.errors import UnknownNameError
 from vla_bench.tables import REFERENCE_METHOD, Results, interval_columns, read
 
@@ -25,6 +26,7 @@ def compare_df(
     Columns: `division`, what the method gives up or needs; `verdict`, with `success_shows` and `speed_shows`, what it
     rests on, and `needed`, the starts that are missing; `success` of the method and `reference_success` over the same
     pairs; `difference` (Tango 95 %) and `bootstrap` (the same by resampling within tasks); `gained` and `lost` pairs;
+    `drop_found`, the least loss of success that so many pairs find with 80 % probability (mid-p McNemar at 5 %);
     `p_exact`, `p_mid`, and `p_holm` over the methods of a policy; `cochran_q`, `cochran_p` and `may_be_best` over the
     `blocks` that all methods finished; `speedup` at the policy time a control step; what `latency.describe` returns.
     Fractions of 1, times in ms. Episodes that ended in an error are in no pair; `errors` counts them. The reference's
@@ -111,6 +113,7 @@ def _compare(group: pd.DataFrame, reference: str, method: str, margin: float, se
         "lost": lost,
         **interval_columns("difference", paired.tango(gained, lost, n) if n else None),
         **interval_columns("bootstrap", _by_task(both, seed)),
+        "drop_found": _drop_found(gained + lost, n, other.mean()) if n else np.nan,
         "p_exact": paired.exact_mcnemar(gained, lost),
         "p_mid": paired.mid_p_mcnemar(gained, lost),
         "timed_pairs": len(timed),
@@ -128,6 +131,11 @@ def _alone(group: pd.DataFrame, reference: str) -> dict[str, Any]:
         **interval_columns("success", stats.wilson(int(own["success"].sum()), len(own)) if len(own) else None),
         "policy_ms_per_step": own[pairs.TIME].median(),
     }
+
+
+def _drop_found(differing: int, n: int, success: float) -> float:
+    """Return the minimum detectable effect of `n` pairs that disagree as often as these; the reference can lose all."""
+    return minimum_detectable_effect(n, likely_discordant(differing, n), POWER, most=success) if success else np.nan
 
 
 def _by_task(both: pd.DataFrame, seed: int) -> stats.Interval | None:

@@ -30,14 +30,14 @@ def reuse_over_episode(ax: Axes, queries: pd.DataFrame) -> None:
         ValueError: If a method has several episodes: their mean is no episode.
     """
     _over_episode(ax, queries, lambda own: 100 * own[EFFECTIVE])
-    ax.set_ylabel("left out of the visual row-layers [%]")
+    ax.set_ylabel("left out of visual row-layers [%]")
     ax.set_ylim(-4, 104)
 
 
 def age_over_episode(ax: Axes, queries: pd.DataFrame) -> None:
     """Draw the greatest age of what is reused [inferences] against the control step; see `reuse_over_episode`."""
     _over_episode(ax, queries, lambda own: own[AGE])
-    ax.set_ylabel("greatest age of what is reused [inferences]")
+    ax.set_ylabel("greatest age reused [inferences]")
 
 
 def _over_episode(ax: Axes, queries: pd.DataFrame, of: Callable[[pd.DataFrame], pd.Series]) -> None:
@@ -53,7 +53,7 @@ def _over_episode(ax: Axes, queries: pd.DataFrame, of: Callable[[pd.DataFrame], 
                 of(own),
                 color=style.colour,
                 marker=style.marker,
-                markevery=max(1, len(own) // 12),
+                markevery=max(1, len(own) // 12) | 1,  # odd: a method of period 2 is not marked at its refreshes only
                 linestyle=lines[str(method)],
                 markersize=3,
                 linewidth=1,
@@ -92,7 +92,7 @@ def distance_against_age(ax: Axes, steps: pd.DataFrame, queries: pd.DataFrame) -
         )  # fmt: skip
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_formatter(lambda age, _: f"{age:g}")
-    ax.set_xlabel("greatest age of what is reused [inferences]")
+    ax.set_xlabel("greatest age reused [inferences]")
     ax.set_ylabel("distance to full computation [mm]")
     ax.set_ylim(bottom=0)
     ax.grid(alpha=0.25)

@@ -1,6 +1,6 @@
 """How every figure looks: its size, its letters, and the one look that a method has everywhere."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from zlib import crc32
 import matplotlib
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from vla_bench.errors import ResultsWriteError
 from vla_bench.registry import family
@@ -78,23 +79,26 @@ LEGEND_ROWS = 3
 """Rows of a legend for which a figure of the usual height has room."""
 
 
-def legend_above(ax: Axes) -> None:
+def legend_above(ax: Axes, handles: Sequence[Line2D] | None = None, title: str = "") -> None:
     """Put the legend above the axes, in as many columns as its longest entry lets fit into the figure.
+
+    Of what has a label, or of `handles`.
 
     A figure that holds nothing else grows by the rows beyond the third, so that twenty methods leave the axes their
     size.
     """
-    labels = ax.get_legend_handles_labels()[1]
+    labels = ax.get_legend_handles_labels()[1] if handles is None else [str(one.get_label()) for one in handles]
     figure = ax.get_figure(root=True)
     assert figure is not None
     letter_in = 0.55 * LEGEND_PT / 72  # of DejaVu Sans, mean
     entry_in = 4 * LEGEND_PT / 72 + letter_in * max(map(len, labels), default=0)
     columns = min(3, max(1, int(0.9 * figure.get_figwidth() / entry_in)))  # it is centred on the axes, not the figure
-    rows = -(-len(labels) // columns)
+    rows = -(-len(labels) // columns) + bool(title)
     if rows > LEGEND_ROWS and len(figure.axes) == 1:
         figure.set_figheight(figure.get_figheight() + (rows - LEGEND_ROWS) * 1.7 * LEGEND_PT / 72)
     place: Any = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
-    ax.legend(frameon=False, fontsize=LEGEND_PT, ncols=columns, **place)
+    given: Any = {"title": title or None, "title_fontsize": LEGEND_PT} | ({"handles": handles} if handles else {})
+    ax.legend(frameon=False, fontsize=LEGEND_PT, ncols=columns, **place, **given)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ def success_by_task(ax: Axes, episodes: pd.DataFrame) -> None:
     valid = episodes[episodes["outcome"] != str(Outcome.ERROR)]
     rates = 100 * valid.pivot_table(index="method", columns="task", values="success", aggfunc="mean")
     rates["all"] = 100 * valid.groupby("method")["success"].mean()
+    cells = valid.groupby(["method", "task"]).size()
     order = sorted(rates.index, key=lambda name: (name != REFERENCE_METHOD, -rates.loc[name, "all"]))
     values = rates.loc[order].to_numpy(dtype=float)
     ax.imshow(values, cmap="cividis", vmin=0, vmax=100, aspect="auto")
@@ -27,6 +28,11 @@ def success_by_task(ax: Axes, episodes: pd.DataFrame) -> None:
     ax.set_xticks(range(values.shape[1]), [str(name) for name in rates.columns])
     ax.set_yticks(range(len(order)), order)
     ax.set_xlabel("task")
-    ax.set_title("success [%]", fontsize=9)
+    ax.set_title(f"success [%], {_number(int(cells.min()), int(cells.max()))} a task", fontsize=9)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
+
+
+def _number(least: int, most: int) -> str:
+    """Return how many episodes a cell is of."""
+    return f"{least} to {most} episodes" if least != most else f"{most} episode{'s' * (most != 1)}"

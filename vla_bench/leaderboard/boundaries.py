@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from vla_bench import stats
-from vla_bench.compare import latency, pairs
+from vla_bench.compare import pairs
 from vla_bench.compare.pairs import EPISODE
 from vla_bench.compare.verdict import MIN_PAIRS
 from vla_bench.tables import Results, interval_columns
@@ -53,7 +53,7 @@ def describe(asked: pd.DataFrame, episodes: pd.DataFrame, reference: str, method
     found: dict[str, Any] = {}
     for boundary in BOUNDARIES:
         values = own[f"{boundary}_ms"].dropna().to_numpy(dtype=float)
-        found[f"{boundary}_ms_p50"] = latency.percentile(values, 50)
+        found[f"{boundary}_ms_p50"] = stats.percentile(values, 50)
         speedup = None if method == reference else _speedup(asked, episodes, reference, method, boundary, seed)
         found |= interval_columns(f"{boundary}_speedup", speedup)
     return found

@@ -5,6 +5,7 @@ markup, `tojson` what stands in the data, ElementTree what stands in a figure, a
 but the one whose hash it holds.
 """
 
+import re
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from importlib.resources import files
 
 import jinja2
 import pandas as pd
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from vla_bench.compare.text import FRONTIER_NOTES
 from vla_bench.compare.verdict import MIN_PAIRS, SPEED_TIE
@@ -83,6 +84,7 @@ def render(blocks: Sequence[Block], left_out: Sequence[LeftOut] = ()) -> str:
         lstrip_blocks=True,
     )
     environment.filters["short"] = short
+    environment.filters["breakable"] = breakable
     return environment.get_template("page.html").render(
         sections=sections,
         alone=[section for section in sections if not section.block.is_compared],
@@ -145,11 +147,17 @@ def _families(families: pd.DataFrame) -> pd.DataFrame:
             "family": families["family"],
             "budgets": families["budgets"].astype(str),
             "hypervolume": bracketed(families, "hypervolume", "{:.3f}"),
-            "success within 75 % of the time": bracketed(families, "success_at_75", "{:.2f}"),
+            "success within 90 % of the time": bracketed(families, "success_at_90", "{:.2f}"),
+            "within 75 %": bracketed(families, "success_at_75", "{:.2f}"),
             "within 50 %": bracketed(families, "success_at_50", "{:.2f}"),
             "fastest that keeps success": [name or "none" for name in families["fastest"]],
         }
     )
+
+
+def breakable(name: str) -> Markup:
+    """Return a method's name that may be broken behind its options rather than inside of a word."""
+    return Markup(re.sub("([,+:=])", r"\1<wbr>", str(escape(name))))
 
 
 def short(commit: str) -> str:

@@ -52,7 +52,7 @@ def plots(block: Block, prefix: str) -> list[Plot]:
     found = []
     if summary["policy_ms_per_step"].notna().any():
         height_in = 3.1 + 0.17 * ceil(len(names) / 3)
-        svg = _svg(lambda ax: success_against_latency(ax, summary), height_in, f"{prefix}-frontier")
+        svg = _svg(lambda ax: success_against_latency(ax, summary, block.families), height_in, f"{prefix}-frontier")
         found.append(Plot("Success against policy time per control step", _frontier_words(summary, block), svg))
     queries = results.queries
     if any(f"stage_ms {stage}" in queries for stage in ORDER) and _steady(queries).any():

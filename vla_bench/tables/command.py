@@ -33,12 +33,19 @@ class Table:
     export: Path | None = None
     """Also write the tidy frames runs.parquet, episodes.parquet and queries.parquet to this directory."""
 
+    figure: tuple[Path, ...] = ()
+    """Also draw success against policy time to these files, as `vla-bench figure` does; .png, .pdf or .svg."""
+
     def run(self) -> int:
         """Print and write the summary."""
         if not self.results:
             raise OptionError("RESULTS", self.results, "at least one directory of results")
         results = read(*self.results)
         print(written(results, *(self.out or beside(self.results[0], NAME))))
+        if self.figure:
+            from vla_bench.figures.command import Figure  # drawing takes seconds to import
+
+            Figure(self.results, out=self.figure).run()
         if self.export is not None:
             print("\n".join(str(path) for path in export(results, self.export)))
         return 0

@@ -105,6 +105,7 @@ def _run_row(directory: Path) -> dict[str, object]:
         **{f"plan {key}": str(value) for key, value in found["plan"].items()},
         **found["conditions"],
         "commit": last.get("commit", "unknown"),
+        "threads": last.get("machine", {}).get("OMP_NUM_THREADS", ""),
         "began": found["sessions"][0].get("started", ""),
         "resumed": last.get("started", ""),
         "sessions": len(found["sessions"]),

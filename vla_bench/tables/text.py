@@ -9,7 +9,7 @@ LEGEND = (
 )
 """What stands under a summary."""
 
-UNTIMED = "\n-, nan: not timed, as in a plan with --no-timed, or too few queries"
+UNTIMED = "\n-, nan: not timed, as in a plan with --no-timed, or of fewer than 30 queries"
 
 
 def to_text(summary: pd.DataFrame) -> str:
@@ -20,7 +20,7 @@ def to_text(summary: pd.DataFrame) -> str:
         f"{suite}, policy {policy}\n{shown(group).to_string(index=False)}"
         for (suite, policy), group in summary.groupby(["suite", "policy"], sort=False)
     ]
-    return "\n\n".join([*blocks, LEGEND + (UNTIMED if (summary["timed_queries"] == 0).any() else "")])
+    return "\n\n".join([*blocks, LEGEND + (UNTIMED if summary["policy_ms_p90"].isna().any() else "")])
 
 
 def shown(group: pd.DataFrame) -> pd.DataFrame:

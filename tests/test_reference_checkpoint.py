@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -77,6 +79,36 @@ def test_a_flipped_bit_in_a_weight_is_found(path: Path) -> None:
     path.write_bytes(whole)
     with pytest.raises(CheckpointError, match="one of them was altered"):
         checkpoints.load(path)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_a_flipped_bit_in_the_header_is_found_or_changes_nothing(path: Path, place: float, bit: int) -> None:
+    file = path.with_name("flipped.safetensors")
+    flipped, known = bytearray(path.read_bytes()), checkpoints.load(path)
+    n_header = 8 + int.from_bytes(flipped[:8], "little")
+    flipped[int(place * n_header)] ^= 1 << bit
+    file.write_bytes(flipped)
+    try:
+        found = checkpoints.load(file)
+    except CheckpointError:
+        return
+    assert (found.sha256, found.history) == (known.sha256, known.history)
+
+
+@pytest.mark.parametrize("name", ["config", "actions", "states", "tokens", "history", "sha256"])
+def test_a_header_that_lacks_something_is_refused(path: Path, name: str) -> None:
+    rewritten(path, lambda tensors, header: header.pop(name))
+    with pytest.raises(CheckpointError, match=f"its header has no '{name}', so it was altered"):
+        checkpoints.load(path)
+
+
+def test_an_altered_history_is_found_and_a_checkpoint_from_before_its_hash_is_not_refused(path: Path) -> None:
+    rewritten(path, lambda tensors, header: header["history"].update(steps=8))
+    with pytest.raises(CheckpointError, match="its history does not have the hash of its header"):
+        checkpoints.load(path)
+    rewritten(path, lambda tensors, header: header.pop("history_sha256"))
+    assert checkpoints.load(path).history == {"steps": 8}
 
 
 def test_a_changed_range_is_found(path: Path) -> None:

@@ -1,6 +1,7 @@
 """The laws of the token cache: what holds for every rule, decoder and batch."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vla_bench_policies.reference.decoder import NORM_EPS, ROPE_THETA, Decoder, rotary
+from vla_bench_policies.reference.decoder import NORM_EPS, ROPE_THETA, Decoder
 from vla_bench_policies.token_cache import stream
+from vla_bench_policies.token_cache.attention import additive, visible_keys
 from vla_bench_policies.token_cache.buffer import NEVER, Ledger
 from vla_bench_policies.token_cache.cache import TokenCache
 from vla_bench_policies.token_cache.decoder import ROWS_ATTENTION, ModuleStack, PackedLlama, UnfitDecoderError
@@ -87,14 +89,16 @@ def a_plan(draw: np.random.Generator) -> RowPlan:
     return RowPlan(np.minimum(draw.integers(0, LAYERS + 1, N), visible), visible, LAYERS)
 
 
-def dense(module: Decoder, xs: list[Tensor], plans: list[RowPlan], bidirectional: bool = False) -> list[Tensor]:
+def dense(module: Any, xs: list[Tensor], plans: list[RowPlan], bidirectional: bool = False) -> list[Tensor]:
     """The scheme written with loops over rows and a dictionary, in double precision: slow and obvious."""
     module = module.double()
+    width = WIDTH // HEADS
     memory: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
     answers = []
     for x, plan in zip(xs, plans, strict=True):
         hidden = {row: x[0, row].double() for row in range(x.shape[1])}
         for index, layer in enumerate(module.layers):
+            own = layer.self_attn
             verb = {}
             for row in range(x.shape[1]):
                 visual = row - 1 if 1 <= row <= N else None
@@ -108,29 +112,32 @@ def dense(module: Decoder, xs: list[Tensor], plans: list[RowPlan], bidirectional
                     hidden.pop(row, None)
                     continue
                 normed = layer.input_layernorm(hidden[row])
-                parts = [
-                    projection(normed).view(HEADS, -1)
-                    for projection in (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj)
-                ]
-                cosine, sine = (turn[0, 0, 0] for turn in rotary(torch.tensor([[row]]), WIDTH // HEADS, torch.float64))
-                turned = []
-                for part in parts[:2]:
-                    first, second = part.chunk(2, dim=-1)
-                    turned.append(part * cosine + torch.cat((-second, first), -1) * sine)
-                queries[row] = turned[0]
-                memory[index, row] = (turned[1], parts[2])
+                query, key, value = (
+                    projection(normed).view(-1, width) for projection in (own.q_proj, own.k_proj, own.v_proj)
+                )
+                if hasattr(own, "q_norm"):  # Qwen3
+                    query, key = own.q_norm(query), own.k_norm(key)
+                queries[row] = turned(query, row)
+                memory[index, row] = tuple(
+                    part.repeat_interleave(HEADS // len(part), dim=0) for part in (turned(key, row), value)
+                )
             for row, query in queries.items():
                 keys = [key for key, what in verb.items() if what != "delete" and (bidirectional or key <= row)]
-                scores = (
-                    torch.stack([(query * memory[index, key][0]).sum(-1) for key in keys]) * (WIDTH // HEADS) ** -0.5
-                )
+                scores = torch.stack([(query * memory[index, key][0]).sum(-1) for key in keys]) * width**-0.5
                 weights = scores.softmax(dim=0)
                 mixed = sum(weights[i][:, None] * memory[index, key][1] for i, key in enumerate(keys))
-                hidden[row] = hidden[row] + layer.self_attn.o_proj(mixed.flatten())
+                hidden[row] = hidden[row] + own.o_proj(mixed.flatten())
             for row in queries:
                 hidden[row] = hidden[row] + layer.mlp(layer.post_attention_layernorm(hidden[row]))
         answers.append(torch.stack([module.norm(hidden[row]) for row in range(N + 1, x.shape[1])])[None])
     return answers
+
+
+def turned(x: Tensor, row: int) -> Tensor:
+    """Heads (n, w) of a row, each pair of features (i, i + w / 2) turned by the row's own angle."""
+    angle = row * ROPE_THETA ** (-torch.arange(0, x.shape[-1], 2, dtype=torch.float64) / x.shape[-1])
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * angle.cos() - second * angle.sin(), second * angle.cos() + first * angle.sin()), -1)
 
 
 @pytest.mark.parametrize("kind", STACKS)
@@ -168,6 +175,20 @@ def test_the_sparse_forward_is_the_dense_scheme_for_any_plans(seed: int, bidirec
         torch.testing.assert_close(one.double(), other, **CLOSE)
 
 
+@pytest.mark.parametrize("kind", ["Llama", "Qwen2", "Qwen3", "Mistral"])
+@settings(max_examples=5, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), bidirectional=st.booleans())
+def test_so_it_is_for_modules_of_transformers(kind: str, seed: int, bidirectional: bool) -> None:
+    draw = np.random.default_rng(seed)
+    layout = RowLayout(2, 4, 3, 2, bidirectional)
+    plans = [a_plan(draw) for _ in range(2)]
+    xs = [rows(int(draw.integers(1000)), layout=layout) for _ in range(3)]
+    found = play(TokenCache(stack(kind), [Given(plans=plans)]), xs, layout)
+    expected = dense(of_transformers(kind), xs, [RowPlan.full(N, LAYERS), *plans], bidirectional)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.double(), other, **CLOSE)
+
+
 def test_reuse_of_changed_inputs_is_not_full_computation() -> None:
     """The laws above have teeth: the stale values are far from the fresh ones."""
     half = RowPlan.full(N, LAYERS).reuse(np.arange(N) % 2 == 0)
@@ -191,23 +212,56 @@ def test_a_batch_with_different_plans_is_its_environments_one_by_one(kind: str, 
             torch.testing.assert_close(one[lane : lane + 1], other, **CLOSE)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_the_order_in_which_rows_are_gathered_changes_nothing(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    plans = [a_plan(np.random.default_rng(seed)) for _ in range(2)]
-    xs = [rows(t) for t in range(3)]
-    ordered = play(TokenCache(stack(), [Given(plans=plans)]), xs)
-    attend = stream.RowAttention.__call__
+class Shuffled:
+    """Layers that are given their rows in another order each time, and hand them back in the cache's own."""
 
-    def scattered(self, query, key, value):
-        """Write the rows of the layer in another order."""
-        if self._present.mask is not None:
-            turn = torch.randperm(key.shape[2], generator=torch.Generator().manual_seed(seed))
-            self._buffer.write(self._layer, self._present.rows[:, turn], key[:, :, turn], value[:, :, turn])
-        return attend(self, query, key, value)
+    def __init__(self, inner: Any, seed: int, forgets: str = "") -> None:
+        self._inner, self._generator, self._forgets = inner, torch.Generator().manual_seed(seed), forgets
 
-    monkeypatch.setattr(stream.RowAttention, "__call__", scattered)
-    for one, other in zip(play(TokenCache(stack(), [Given(plans=plans)]), xs), ordered, strict=True):
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def layer(self, index, x, rotation, attend, n_wanted=None):
+        turn = torch.randperm(x.shape[1], generator=self._generator)
+        buffer, present = attend._buffer, attend._present
+        places, mask = present.rows, present.mask
+        if mask is None:  # the kernel's own causal order would be that of the gathering
+            shown = torch.zeros(len(places), buffer.n_rows, dtype=torch.bool).scatter_(1, places, True)
+            mask = additive(visible_keys(places, torch.arange(buffer.n_rows)[None], shown, not present.causal), x.dtype)
+        if self._forgets != "places":
+            places = places[:, turn]
+        if self._forgets != "positions":
+            rotation = tuple(part[:, turn] for part in rotation)
+        attend = stream.RowAttention(buffer, index, stream.Present(places, mask[:, :, turn], causal=False))
+        done = self._inner.layer(index, x[:, turn], rotation, attend)[:, turn.argsort()]
+        return done if n_wanted is None else done[:, -n_wanted:]
+
+
+@pytest.mark.parametrize("kind", ["packed", "Llama", "Qwen3"])
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), bidirectional=st.booleans())
+def test_the_order_in_which_rows_are_gathered_changes_nothing(kind: str, seed: int, bidirectional: bool) -> None:
+    draw = np.random.default_rng(seed)
+    layout = RowLayout(2, 4, 3, 2, bidirectional)
+    plans = [[a_plan(draw) for _ in range(2)] for _ in range(2)]
+    xs = [rows(t, batch=2, layout=layout) for t in range(3)]
+    layers = stack(kind)
+    ordered, shuffled = (
+        play(TokenCache(made, [Given(plans=own) for own in plans]), xs, layout)
+        for made in (layers, Shuffled(layers, seed))
+    )
+    for one, other in zip(shuffled, ordered, strict=True):
         torch.testing.assert_close(one, other, **CLOSE)
+
+
+@pytest.mark.parametrize("forgets", ["places", "positions"])
+def test_rows_that_lose_their_place_or_their_position_are_noticed(forgets: str) -> None:
+    plans = [a_plan(np.random.default_rng(1))]
+    layers, xs = stack(), [rows(1), rows(2)]
+    ordered, lost = (
+        play(TokenCache(made, [Given(plans=plans)]), xs)[-1] for made in (layers, Shuffled(layers, 1, forgets))
+    )
+    assert (ordered - lost).abs().max() > 0.05
 
 
 @pytest.mark.parametrize("kind", ["packed", "Llama"])
@@ -224,7 +278,7 @@ def test_rows_decoded_later_see_what_the_last_layer_of_the_plan_shows(kind: str)
     torch.testing.assert_close(torch.stack(later, dim=1), within[:, -LAYOUT.n_action :], **CLOSE)
 
 
-@pytest.mark.parametrize("change", ["reset", "prompt", "layout", "exception"])
+@pytest.mark.parametrize("change", ["reset", "instruction", "prompt length", "camera", "exception"])
 def test_what_must_be_forgotten_is_forgotten(change: str) -> None:
     nothing = RowPlan.full(N, LAYERS).reuse(np.ones(N, bool))
     rule = Given(plans=[nothing] * 9)
@@ -234,10 +288,12 @@ def test_what_must_be_forgotten_is_forgotten(change: str) -> None:
     prompt, layout = "open the drawer", LAYOUT
     if change == "reset":
         cache.reset(0, seed=0)
-    elif change == "prompt":
+    elif change == "instruction":
         prompt = "close the drawer"
-    elif change == "layout":
+    elif change == "prompt length":
         layout = RowLayout(2, 4, 4, 2)
+    elif change == "camera":
+        layout = RowLayout(1, 4, 3, 2)
     else:
         with pytest.raises(ValueError):
             cache.step(rows(3), LAYOUT, [])
@@ -271,6 +327,36 @@ def test_ages_count_inferences_since_a_row_was_computed() -> None:
     assert (ages[2][2, first_half] == 2).all()
     assert cache.reports[0].age_max == 1
     assert cache.reports[0].age_counts == (N // 2, 0, 0, 0, 0, 0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_ages_are_those_that_a_list_of_past_steps_tells(seed: int) -> None:
+    """Also in the report: of what was reused, the age at the last layer that sees it."""
+    draw = np.random.default_rng(seed)
+    past, plans = [RowPlan.full(N, LAYERS)], [a_plan(draw) for _ in range(6)]
+    rule = Given(plans=plans)
+    cache = TokenCache(stack(), [rule])
+    cache.step(rows(0), LAYOUT, [shown(0)])
+    for t, plan in enumerate(plans, start=1):
+        cache.step(rows(t), LAYOUT, [shown(t)])
+        assert np.array_equal(rule.seen[-1].ages, counted(past))  # before the step
+        past.append(plan)
+        reused = np.flatnonzero(plan.visible_until > plan.active_until)
+        seen = counted(past)[plan.visible_until[reused] - 1, reused]
+        report = cache.reports[0]
+        assert (report.rows_reused, report.age_max) == (len(seen), seen.max(initial=0))
+        assert report.age_counts[:3] == ((seen == 1).sum(), ((seen > 1) & (seen < 4)).sum(), (seen >= 4).sum())
+
+
+def counted(past: list[RowPlan]) -> np.ndarray:
+    """Steps since each row was last computed at each layer, looked up in the list."""
+    return np.array(
+        [
+            [next(age for age, plan in enumerate(reversed(past)) if plan.active(layer)[row]) for row in range(N)]
+            for layer in range(LAYERS)
+        ]
+    )
 
 
 def test_a_ledger_knows_what_was_never_computed() -> None:

@@ -21,6 +21,7 @@ from vla_bench_policies.reference.tokenizer import tokenizer
 
 KIND = "vla-bench reference VLA, format 1"
 _HEADER = "vla_bench"
+_SHAPE = ("config", "actions", "states", "tokens")
 
 
 class CheckpointError(VlaBenchError):
@@ -73,6 +74,7 @@ class Checkpoint:
         tensors = {name: tensor.half().cpu().contiguous() for name, tensor in self.model.state_dict().items()}
         shape = self._shape()
         header = {"kind": KIND, **shape, "history": self.history, "sha256": _digest(tensors, shape)}
+        header["history_sha256"] = _digest({}, {"history": self.history})
         write_tensors(path, tensors, {_HEADER: json.dumps(header)})
 
     def _shape(self) -> dict[str, Any]:
@@ -93,10 +95,13 @@ def load(path: Path) -> Checkpoint:
     """
     tensors, metadata = read_tensors(path)
     header = _header(path, metadata)
-    shape = {key: header[key] for key in ("config", "actions", "states", "tokens")}
+    shape = {key: header[key] for key in _SHAPE}
     shape |= {key: header[key] for key in ("action_spec",) if key in header}
     if _digest(tensors, shape) != header["sha256"]:
         raise CheckpointError(path, "its weights do not have the hash of its header, so one of them was altered")
+    history = {"history": header["history"]}
+    if header.get("history_sha256", _digest({}, history)) != _digest({}, history):  # the first checkpoints have none
+        raise CheckpointError(path, "its history does not have the hash of its header, so one of them was altered")
     if shape["tokens"] != len(tokenizer()):
         raise CheckpointError(path, f"it knows {shape['tokens']} words, this version's vocabulary {len(tokenizer())}")
     if odd := sorted({own.name for own in fields(ModelConfig)} ^ set(shape["config"])):
@@ -157,6 +162,8 @@ def _header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
         raise CheckpointError(path, "its header does not say what it is, so another program wrote it") from None
     if kind != KIND:
         raise CheckpointError(path, f"it is a {kind!r}, not a {KIND!r}")
+    if lacking := [name for name in (*_SHAPE, "history", "sha256") if name not in header]:
+        raise CheckpointError(path, f"its header has no {lacking[0]!r}, so it was altered")
     return header
 
 

@@ -15,8 +15,9 @@ CAMERAS = ("agentview", "robot0_eye_in_hand")
 
 
 def write_dataset(
-    directory: Path, n_episodes: int = 20, cameras=CAMERAS, px: int = 32, spec: ActionSpec | None = None
-) -> Path:
+    directory: Path, n_episodes: int = 20, cameras=CAMERAS, px: int = 32, spec: ActionSpec | None = None,
+    reach: float = 1.0,
+) -> Path:  # fmt: skip
     """Two sentences in turn; the action is where the bright square is, so there is something to learn."""
     if spec is not None:
         plan = {"suite": "x@1", "protocol": {"name": "x"}, "episodes": 10, "seed": 0, "pushes_hz": 0.0, "out": "x"}
@@ -38,7 +39,7 @@ def write_dataset(
             videos[camera] = directory.parent / f"{camera}.mp4"
             video.encode(videos[camera], pictures, 20)
         actions = np.zeros((n, 7), np.float32)
-        actions[:, :2] = where / px * 2 - 1
+        actions[:, :2] = (where / px * 2 - 1) * reach
         actions[:, 6] = 1 if index % 2 else -1
         states = np.full((n, 8), index, np.float32)
         shown = {camera: statistics.of_frames(pictures) for camera in cameras}

@@ -211,7 +211,7 @@ def test_a_policy_has_the_views_the_proprioception_and_the_actions_of_its_checkp
         policy.act(seen | {"proprio": np.zeros(8, np.float32)})
     assert str(caught.value) == (
         "the observation has a proprioception (8,); the reference VLA was trained on (9,): run it with --protocol "
-        "reference or --protocol reference-fast"
+        "reference or --protocol reference-fast, or choose weights that were trained on this robot"
     )
 
 

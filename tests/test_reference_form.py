@@ -8,6 +8,7 @@ import pytest
 import torch
 from recordings import CAMERAS, write_dataset
 
+from vla_bench.errors import OptionError
 from vla_bench.types import ActionSpec
 from vla_bench_policies.reference import checkpoint as checkpoints
 from vla_bench_policies.reference.actions import LEAST_RANGE, Range
@@ -19,6 +20,7 @@ from vla_bench_policies.reference.training.form import form_of
 from vla_bench_policies.reference.training.frames import UnfitDemonstrationsError
 from vla_bench_policies.reference.training.growth import UngrowableError
 from vla_bench_policies.reference.training.recipe import Recipe
+from vla_bench_policies.reference.training.state import OtherTrainingError
 from vla_bench_policies.reference.training.trainer import read_log
 
 METRES = ActionSpec(translation_m=1.0, rotation_rad=1.0, gripper="open_is_positive")
@@ -73,6 +75,25 @@ def test_training_does_not_begin_with_weights_whose_actions_mean_something_else(
     begun = TrainReference(data=(metres,), out=tmp_path / "b", begin=str(tmp_path / "a/checkpoint.safetensors"), **plan)
     with pytest.raises(UngrowableError, match=r"in their actions translation_m=0\.05 against 1\.0"):
         begun.run()
+
+
+def test_training_begins_with_another_robots_weights_where_it_is_asked_to(tmp_path: Path) -> None:
+    plan = {"threads": 1, "cache": tmp_path / "cache"}
+    libero = write_dataset(tmp_path / "libero")
+    TrainReference(data=(libero,), out=tmp_path / "a", steps=1, **plan).run()
+    first = tmp_path / "a/checkpoint.safetensors"
+    metres = write_dataset(tmp_path / "metres", cameras=("above",), spec=METRES, reach=0.05)
+    asked = {"data": (metres,), "out": tmp_path / "b", "begin": str(first), "steps": 1} | plan
+    TrainReference(transfer=True, given="all", **asked).run()
+    before, found = checkpoints.load(first), checkpoints.load(tmp_path / "b/checkpoint.safetensors")
+    assert (found.model.config.cameras, found.action_spec) == (("above",), METRES)
+    assert found.actions.widths[0] == pytest.approx(before.actions.widths[0] / 20)
+    assert f"--begin {first} --transfer --data metres" in found.history["command"]
+    assert found.history["before"]["demonstrations"] == before.history["demonstrations"]
+    with pytest.raises(OptionError, match="--transfer is True; expected --begin beside it"):
+        TrainReference(data=(metres,), out=tmp_path / "c", transfer=True, **plan).run()
+    with pytest.raises(OtherTrainingError, match="begin"):
+        TrainReference(given="all", **asked | {"begin": ""}).run()
 
 
 def test_ranges_of_actions_are_as_wide_in_metres_as_in_liberos_units() -> None:

@@ -26,7 +26,7 @@ from vla_bench_policies.reference.training.batches import altered
 from vla_bench_policies.reference.training.command import TrainReference
 from vla_bench_policies.reference.training.curve import training_curve
 from vla_bench_policies.reference.training.frames import FrameCacheError, UnfitDemonstrationsError
-from vla_bench_policies.reference.training.growth import UngrowableError, grown
+from vla_bench_policies.reference.training.growth import UngrowableError, grown, transferred
 from vla_bench_policies.reference.training.recipe import PRESETS, Recipe
 from vla_bench_policies.reference.training.state import OtherTrainingError
 from vla_bench_policies.reference.training.trainer import LOG, STATE, Trainer, cosine_rate, read_log
@@ -323,6 +323,23 @@ def test_a_grown_model_computes_what_the_small_one_does_and_every_new_weight_can
         (answer.chunk.square().mean() + answer.logits.logsumexp(-1).mean()).backward()
         optimiser.step()
     assert all(weight.grad.abs().max() > 0 for name, weight in large.named_parameters() if "decoder.layers" in name)
+
+
+@pytest.mark.parametrize("cameras", [("above",), ("above", "hand", "behind")])
+def test_a_model_for_another_robot_keeps_all_that_does_not_depend_on_the_robot(cameras: tuple[str, ...]) -> None:
+    torch.manual_seed(0)
+    small = ReferenceVLA(replace(SMALL, layers=2))
+    config = replace(SMALL, layers=4, cameras=cameras, proprio_size=9, proprio_entries=tuple(range(9)))
+    weights = transferred(small, config)
+    ReferenceVLA(config).load_state_dict(weights)
+    before = grown(small, replace(SMALL, layers=4))
+    changed = {name for name, weight in weights.items() if not torch.equal(weight, before.get(name, weight[:0]))}
+    assert changed == {"vision.camera"} | {f"proprio.{part}" for part in ("0.weight", "0.bias", "2.weight", "2.bias")}
+    known = min(len(cameras), 2)
+    assert torch.equal(weights["vision.camera"][:known], before["vision.camera"][:known])
+    assert weights["vision.camera"].shape[0] == len(cameras)
+    with pytest.raises(UngrowableError, match="width 16; expected width 32"):
+        transferred(small, replace(config, width=32))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Install the Debian packages for software rendering and virtual environments, as root; otherwise say what is missing.
-# A browser, for the tests of the leaderboard's page, is installed too or asked for, and nothing fails without it.
+# A browser, for the tests of the leaderboard's page and for SIMPLER's pictures where there is no GPU (it brings
+# SwiftShader), is installed too or asked for, and nothing fails without it.
 set -euo pipefail
 
 missing=()
@@ -18,7 +19,8 @@ has_library libglib-2.0.so.0 || missing+=(libglib2.0-0) # OpenCV, which robosuit
 add_browser() {
     command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null && return
     if ((EUID == 0)) && command -v apt-get >/dev/null && apt-get update -qq && install chromium; then return; fi
-    echo "vla-bench: found no browser: tests of the leaderboard's page will be skipped; to run them, install chromium" >&2
+    echo "vla-bench: found no browser: tests of the leaderboard's page will be skipped, and SIMPLER has no SwiftShader to draw with" >&2
+    echo "           where there is no GPU; for both, install chromium" >&2
 }
 if ((${#missing[@]} == 0)); then
     add_browser

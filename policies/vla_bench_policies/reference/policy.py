@@ -38,7 +38,7 @@ class UnfitObservationError(VlaBenchError):
     def __init__(self, found: str, expected: str) -> None:
         super().__init__(
             f"the observation has {found}; the reference VLA was trained on {expected}: run it with "
-            f"--protocol reference or --protocol reference-fast"
+            f"--protocol reference or --protocol reference-fast, or choose weights that were trained on this robot"
         )
 
 

@@ -22,7 +22,7 @@ from vla_bench_policies.reference.training.team import joined
 from vla_bench_policies.reference.training.trainer import Trainer, read_log
 
 CHECKPOINT, RECIPE = "checkpoint.safetensors", "recipe.json"
-DEVICES = {"cpu": "cpu", "cpu-deep": "cpu", "cpu-cached": "cpu", "gpu": "cuda"}
+DEVICES = {"cpu": "cpu", "cpu-deep": "cpu", "cpu-cached": "cpu", "simpler": "cpu", "gpu": "cuda"}
 """Where each preset runs if nothing else is asked for."""
 
 
@@ -37,10 +37,10 @@ class TrainReference:
     data: tuple[Path, ...]
     """Directories of demonstrations, made with `vla-bench collect`; all are mixed, frame by frame."""
 
-    preset: Literal["cpu", "cpu-deep", "cpu-cached", "gpu"] = "cpu"
+    preset: Literal["cpu", "cpu-deep", "cpu-cached", "simpler", "gpu"] = "cpu"
     """Size and recipe: `cpu` for two cores and three hours, `cpu-deep` (twice the layers) for two hours and a half more
-    with --begin, `cpu-cached` for half an hour more with --begin, in which the policy meets its own stale rows, `gpu`
-    for one data-centre card and twenty minutes."""
+    with --begin, `cpu-cached` for half an hour more with --begin, in which the policy meets its own stale rows,
+    `simpler` for one core and an hour with --begin and --transfer, `gpu` for one data-centre card and twenty minutes."""
 
     given: Given = "fingers"
     """What the model is given of the proprioception. Where the arm always begins alike, a model that is given its pose
@@ -49,6 +49,10 @@ class TrainReference:
     begin: str = ""
     """Checkpoint to begin from, a name that ships or a path: of the preset's shape, or with fewer layers, between which
     layers are put that change nothing at first."""
+
+    transfer: bool = False
+    """With --begin: its checkpoint is another robot's. Views, proprioception and ranges of actions are then those of
+    the demonstrations, all else begins as trained."""
 
     out: Path = Path("results/training")
     """Directory for state, log, curve and checkpoint, which is written anew at every validation; continued if begun."""
@@ -82,7 +86,8 @@ class TrainReference:
                 self.out.mkdir(parents=True, exist_ok=True)
             with only_writer(self.out / "train.lock") if team.leads else nullcontext():
                 begin = checkpoints.load(find(self.begin)) if self.begin else None
-                self._train(Trainer(recipe, data, self.out, torch.device(name), form.action_spec, begin, team), data)
+                device, spec = torch.device(name), form.action_spec
+                self._train(Trainer(recipe, data, self.out, device, spec, begin, team, self.transfer), data)
         return 0
 
     def _train(self, trainer: Trainer, data: frames.Demonstrations) -> None:
@@ -111,7 +116,7 @@ class TrainReference:
     def _again(self) -> str:
         data = " ".join(path.name for path in self.data)
         steps = f" --steps {self.steps}" if self.steps else ""
-        begin = f" --begin {self.begin}" if self.begin else ""
+        begin = f" --begin {self.begin}{' --transfer' if self.transfer else ''}" if self.begin else ""
         given = f" --given {self.given}" if self.given != "fingers" else ""
         return f"vla-bench train reference --preset {self.preset} --seed {self.seed}{steps}{given}{begin} --data {data}"
 
@@ -122,6 +127,8 @@ class TrainReference:
             raise OptionError("--steps", self.steps, "a positive number, or 0 for the preset's")
         if self.seed < 0:
             raise OptionError("--seed", self.seed, "an integer of at least 0")
+        if self.transfer and not self.begin:
+            raise OptionError("--transfer", True, "--begin beside it, a checkpoint of another robot")
         preset = PRESETS[self.preset]
         return replace(preset, steps=self.steps or preset.steps, seed=self.seed)
 

@@ -1,4 +1,6 @@
-"""A deeper model that begins as a trained one: decoder layers are put in that change nothing at first.
+"""A model that begins as a trained one: deeper, or for another robot.
+
+A deeper one gets decoder layers that change nothing at first.
 
 After every so many layers comes a copy of the last of them whose output projections are zero, so that it adds nothing
 to the stream. The projections get gradients at once, the rest of the copy after them. Source: Wu et al. 2024, "LLaMA
@@ -14,6 +16,7 @@ from vla_bench.errors import VlaBenchError
 from vla_bench_policies.reference.model import ModelConfig, ReferenceVLA
 
 LAYERS = "decoder.layers."
+CAMERA, PROPRIO = "vision.camera", "proprio."
 SILENT = ("self_attn.o_proj.weight", "mlp.down_proj.weight")
 """What a layer adds to the stream goes through these."""
 
@@ -58,3 +61,26 @@ def grown(model: ReferenceVLA, config: ModelConfig) -> dict[str, Tensor]:
                 torch.zeros_like(weight) if silent else weight.clone()
             )
     return weights
+
+
+def transferred(model: ReferenceVLA, config: ModelConfig) -> dict[str, Tensor]:
+    """Return weights of `config` that know what `model` knows, but for the robot: its views and its proprioception.
+
+    The first views are told apart as the model's were, further ones and the proprioception begin anew.
+
+    Args:
+        model: Trained on another robot.
+        config: Equal to the model's but for what depends on the robot, and for `layers`, a multiple of the model's.
+
+    Raises:
+        UngrowableError: Naming what differs.
+    """
+    given = model.config
+    weights = grown(
+        model,
+        replace(config, cameras=given.cameras, proprio_size=given.proprio_size, proprio_entries=given.proprio_entries),
+    )
+    fresh = ReferenceVLA(config).state_dict()
+    n_known = min(len(config.cameras), len(given.cameras))
+    views = torch.cat((weights[CAMERA][:n_known], fresh[CAMERA][n_known:]))
+    return weights | {CAMERA: views} | {name: weight for name, weight in fresh.items() if name.startswith(PROPRIO)}

@@ -96,6 +96,16 @@ PRESETS: dict[str, Recipe] = {
         stale=Staleness(),
         validate_every=100,
     ),
+    "simpler": Recipe(
+        steps=4_000,
+        batch=16,
+        learning_rate=5e-4,
+        warmup_steps=200,
+        ema=0.998,
+        shift_px=0,
+        colour=0.1,
+        validate_every=500,
+    ),
     "gpu": Recipe(
         model=ModelConfig(patch_px=8, vision_width=192, vision_layers=3, layers=8),
         steps=12_000,
@@ -105,5 +115,7 @@ PRESETS: dict[str, Recipe] = {
     ),
 }
 """Recipes by name: `cpu` for two cores and three hours, `cpu-deep` for two hours and a half more from what `cpu` has
-reached, `cpu-cached` for an hour more, in which `cpu-deep` learns to answer with stale rows, `gpu` for one data-centre
-card and twenty minutes."""
+reached, `cpu-cached` for half an hour more, in which `cpu-deep` learns to answer with stale rows, `simpler` for one core
+and an hour from what `cpu` has reached on another robot, `gpu` for one data-centre card and twenty minutes. `simpler`
+shifts no picture: its camera stands still and the policy is told where the hand is, so a shifted object would be
+elsewhere."""

@@ -72,9 +72,10 @@ class State:
             step, seconds = int(at["step"]), float(at["seconds"])
         except (KeyError, ValueError):
             raise CheckpointError(path, "it does not say which training it belongs to") from None
-        for what, expected in origin.items():
-            if before.get(what) != expected:
-                raise OtherTrainingError(path, what, str(before.get(what)), expected)
+        for what in sorted(before.keys() | origin.keys()):
+            found, expected = before.get(what, "none"), origin.get(what, "none")
+            if found != expected:
+                raise OtherTrainingError(path, what, str(found), expected)
         parts: dict[str, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             kind, _, rest = name.partition(".")

@@ -19,7 +19,7 @@ from vla_bench_policies.reference.checkpoint import Checkpoint
 from vla_bench_policies.reference.model import Answer, ReferenceVLA
 from vla_bench_policies.reference.training.batches import POSITION, Batch, Batches
 from vla_bench_policies.reference.training.frames import Demonstrations
-from vla_bench_policies.reference.training.growth import UngrowableError, grown
+from vla_bench_policies.reference.training.growth import UngrowableError, grown, transferred
 from vla_bench_policies.reference.training.recipe import Recipe
 from vla_bench_policies.reference.training.stale import Answered, StaleWindows
 from vla_bench_policies.reference.training.state import State
@@ -46,6 +46,7 @@ class Trainer:
     def __init__(
         self, recipe: Recipe, data: Demonstrations, directory: Path, device: torch.device, spec: ActionSpec,
         begin: Checkpoint | None = None, team: Team = Team(),  # noqa: B008 - it is frozen
+        transfer: bool = False,
     ) -> None:  # fmt: skip
         """Make the first weights, or take up where the directory has stopped.
 
@@ -57,6 +58,7 @@ class Trainer:
             spec: What the actions of the demonstrations mean.
             begin: A trained model of the same shape or fewer layers, whose weights and ranges are the first ones.
             team: Those who train together; each makes a trainer of its own.
+            transfer: Whether `begin` is another robot's: views, proprioception and ranges are then the demonstrations'.
 
         Raises:
             ApartError: If others find another state in their directory.
@@ -70,7 +72,9 @@ class Trainer:
         self._actions, self._states = Range.of_actions(data.actions[seen], spec), Range.of(data.states[seen])
         torch.manual_seed(recipe.seed)
         model = ReferenceVLA(recipe.model)
-        if begin is not None:
+        if begin is not None and transfer:
+            model.load_state_dict(transferred(begin.model, recipe.model))
+        elif begin is not None:
             model.load_state_dict(grown(begin.model, recipe.model))
             if unequal := begin.action_spec.differences(spec):
                 raise UngrowableError(f"in their actions {'; '.join(unequal)}", "what the demonstrations mean")
@@ -85,7 +89,7 @@ class Trainer:
         self._origin = {"recipe": recipe.hash, "demonstrations": data.fingerprint}
         self._before: dict[str, Any] = {}
         if begin is not None:
-            self._origin["begin"] = begin.sha256
+            self._origin["begin"] = begin.sha256 + (" of another robot" if transfer else "")
             self._before = {"before": begin.history}
         self._n_frames, self._sources = len(seen), list(data.sources)
         if (directory / STATE).exists():

@@ -40,7 +40,7 @@ class TrainReference:
     preset: Literal["cpu", "cpu-deep", "cpu-cached", "simpler", "gpu"] = "cpu"
     """Size and recipe: `cpu` for two cores and three hours, `cpu-deep` (twice the layers) for two hours and a half more
     with --begin, `cpu-cached` for half an hour more with --begin, in which the policy meets its own stale rows,
-    `simpler` for one core and an hour with --begin and --transfer, `gpu` for one data-centre card and twenty minutes."""
+    `simpler` for one core and an hour with --begin and --transfer, `gpu` for one data-centre card and 20 minutes."""
 
     given: Given = "fingers"
     """What the model is given of the proprioception. Where the arm always begins alike, a model that is given its pose

@@ -115,7 +115,7 @@ PRESETS: dict[str, Recipe] = {
     ),
 }
 """Recipes by name: `cpu` for two cores and three hours, `cpu-deep` for two hours and a half more from what `cpu` has
-reached, `cpu-cached` for half an hour more, in which `cpu-deep` learns to answer with stale rows, `simpler` for one core
-and an hour from what `cpu` has reached on another robot, `gpu` for one data-centre card and twenty minutes. `simpler`
+reached, `cpu-cached` for half an hour more, in which `cpu-deep` learns to answer with stale rows, `simpler` for one
+core and an hour from what `cpu` has reached on another robot, `gpu` for one data-centre card and 20 minutes. `simpler`
 shifts no picture: its camera stands still and the policy is told where the hand is, so a shifted object would be
 elsewhere."""

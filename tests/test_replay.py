@@ -134,6 +134,13 @@ def test_the_summary_says_who_is_slower_and_which_stage_made_it_so() -> None:
     assert fast["decoder_ms"] == pytest.approx(5.0)
     assert fast["policy_ms"] == pytest.approx(6.025)  # the first query, of 99 ms, is left out
     assert tables.verdicts(summary, by_stage) == ["faster: prefill -5.00 ms", "", "SLOWER: gate +6.00 ms"]
+    even = [
+        a_record("even", episode, 0.1, 8.0 if episode % 2 else 13.0, gate=4.5, prefill=5.5, decode=2.0)
+        for episode in range(6)
+    ]
+    summary, by_stage = tables.summarise(records + even, SPEC), tables.stages(records + even)
+    said = dict(zip(summary["method"], tables.verdicts(summary, by_stage), strict=True))
+    assert said["even"] == "no difference seen: gate +4.50 ms, prefill -2.50 ms"
     text = tables.to_text(summary, by_stage)
     assert "SLOWER: gate +6.00 ms" in text
     assert "no statement about success" in text
@@ -164,6 +171,7 @@ def test_a_method_that_raises_is_an_error_in_no_figure_and_is_tried_again(
     assert "error: breaks recording 18: RuntimeError: the gate is stuck" in said
     (directory,) = tmp_path.iterdir()
     summary = pd.read_csv(directory / "summary.csv").set_index("method")
+    assert summary["verdict"].isna().all()  # nothing to compare with the reference
     assert summary.loc["breaks", "errors"] == 2
     assert np.isnan(summary.loc["breaks", "distance_mm"])
     assert summary.loc["full", "errors"] == 0

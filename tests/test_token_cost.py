@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import pytest
 import torch
-from pictures import TASK, PictureEnv, save_checkpoint
+from pictures import SMALL, TASK, PictureEnv, save_checkpoint
 from test_token_methods import EXACT
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -56,6 +56,27 @@ def test_so_are_those_of_lac_gates_included(weights: str) -> None:
     for chunk, counted in played(reference.ReferencePolicy(weights).with_rule(rule)):
         assert chunk.flops == counted
     assert gate_flops(GateConfig(), views=2) < 40e6
+
+
+@pytest.mark.parametrize("make", [reference.ReferencePolicy, reference.AutoregressivePolicy])
+def test_bytes_are_those_of_weights_once_a_pass_and_of_the_keys_that_rows_look_at(make, weights: str) -> None:
+    policy = make(weights)
+    (chunk, _), *_ = played(policy, 1)
+    config = SMALL
+    matrices = 4 * config.width**2 + 3 * config.width * config.hidden
+    n_rows = 1 + config.n_visual + 3 + 1 + (config.chunk if policy.head == "oft" else config.action_size - 1)
+    n_prompt = n_rows if policy.head == "oft" else n_rows - (config.action_size - 1)
+    passes = [n_prompt] if policy.head == "oft" else [n_prompt, *[n_rows] * (config.action_size - 1)]
+    values = config.layers * sum(matrices + 2 * config.width * n_keys for n_keys in passes)
+    assert chunk.cache["decoder_bytes"] == 4 * values
+
+
+def test_who_deletes_rows_reads_less_and_who_reuses_them_does_not(weights: str) -> None:
+    full, deleting, reusing = (
+        played(registry.method(spec).apply(reference.ReferencePolicy(weights)), 2)[-1][0].cache["decoder_bytes"]
+        for spec in ("full", "fixed-grid:0.5", "random:0.5")
+    )
+    assert deleting < full == reusing
 
 
 def test_fewer_rows_cost_fewer_operations(weights: str) -> None:

@@ -14,6 +14,7 @@ from toy import ToyPolicy
 from vla_bench import registry
 from vla_bench.contestant import Contestant
 from vla_bench.errors import OptionError
+from vla_bench.policy import Division
 from vla_bench.protocol import Protocol
 from vla_bench.rollout import run_episode
 from vla_bench.testing import check_method
@@ -103,6 +104,15 @@ def test_a_method_saves_rows_and_changes_the_answer(spec: str, weights: str) -> 
     full, answers = play(ReferencePolicy(weights)), play(policy)
     assert max(answer.cache["effective"] for answer in answers) > 0.05
     assert any(not np.array_equal(one.actions, other.actions) for one, other in zip(full, answers, strict=True))
+    remembers = any(answer.cache["rows_reused"] for answer in answers)
+    assert registry.division(registry.method(spec)) is (Division.TEMPORAL_CACHE if remembers else Division.LOSSY)
+
+
+@pytest.mark.parametrize("spec", [spec for spec in EXACT if "action-reuse" not in spec])
+def test_who_reads_attention_of_the_forward_says_so(spec: str, weights: str) -> None:
+    rule = registry.method(spec).apply(ReferencePolicy(weights)).rule
+    reads = bool(rule.watched(RowLayout(2, 16, 5, 8), 8))
+    assert rule.provenance == ("self" if reads else "clean")
 
 
 def test_eager_attention_answers_as_fused_attention_does(weights: str) -> None:
@@ -502,9 +512,10 @@ def test_policies_that_share_weights_answer_together_as_each_would_alone(spec: s
         for seat, obs, answer in zip(present, shown, together, strict=True):
             single = alone[seat].act(obs)
             np.testing.assert_allclose(answer.actions, single.actions, rtol=0, atol=1e-5)
-            assert answer.cache == single.cache
+            assert answer.cache | {"decoder_bytes": 0} == single.cache | {"decoder_bytes": 0}
             assert answer.rows_computed == single.rows_computed
             assert answer.flops >= single.flops  # under one mask with others, what they see is multiplied, too
+            assert answer.cache["decoder_bytes"] >= single.cache["decoder_bytes"]
             env = worlds[seat][0]
             worlds[seat] = (env, env.step(single.actions[0])[0])
 

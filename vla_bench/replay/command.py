@@ -59,7 +59,7 @@ class Replay:
         spec = registry.policy(plan.policy).action_spec
         summary, by_stage = tables.summarise(records, spec), tables.stages(records)
         print(tables.to_text(summary, by_stage))
-        write(summary, directory / SUMMARY)
+        write(summary.assign(verdict=tables.verdicts(summary, by_stage)), directory / SUMMARY)
         write(by_stage.reset_index(), directory / STAGES)
         _write_frames(directory, steps=tables.steps(records, spec), queries=tables.queries(records))
         for path in films.paths:

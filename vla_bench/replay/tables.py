@@ -16,6 +16,9 @@ GRIPPER = -1
 DECODER = ("prefill", "decode")
 """Stages in which rows go through the decoder."""
 
+LEAST_MS = 0.005
+"""Change of a stage's median below which it is no reason [ms]: it would be printed as 0.00."""
+
 
 def steps(records: Sequence[ReplayRecord], spec: ActionSpec) -> pd.DataFrame:
     """Return one row for every method, recording and control step: how far its action is from the full computation's.
@@ -90,7 +93,7 @@ def stages(records: Sequence[ReplayRecord]) -> pd.DataFrame:
 
 
 def verdicts(summary: pd.DataFrame, by_stage: pd.DataFrame) -> list[str]:
-    """Return for each method whether it is faster or slower than the reference, and the stage that says why."""
+    """Return for each method whether it is faster or slower than the reference, and the stages that say why."""
     said = []
     asked = dict(zip(summary["method"], summary.get("queries", summary["recordings"]), strict=True))
     for _, row in summary.iterrows():
@@ -103,7 +106,8 @@ def verdicts(summary: pd.DataFrame, by_stage: pd.DataFrame) -> list[str]:
         elif row["speedup_high"] < 1:
             said.append("SLOWER" + _most(by_stage, row["method"], 1))
         else:
-            said.append("no difference seen")
+            spent, saved = (_most(by_stage, row["method"], sign).removeprefix(": ") for sign in (1, -1))
+            said.append(": ".join(filter(None, ("no difference seen", ", ".join(filter(None, (spent, saved)))))))
     return said
 
 
@@ -121,7 +125,9 @@ def to_text(summary: pd.DataFrame, by_stage: pd.DataFrame) -> str:
             "flips %": (100 * summary["gripper_flips"]).map("{:.2f}".format),
             "to recorded mm": summary["recorded_mm"].map("{:.2f}".format),
             "left out %": (100 * summary["effective"]).map("{:.0f}".format),
+            "rows": summary["rows_computed"].map("{:.0f}".format),
             "GFLOP": summary["gflops"].map("{:.3f}".format),
+            "MB": summary["decoder_mb"].map("{:.1f}".format),
             "ms/query": bracketed(summary, "policy_ms", "{:.2f}"),
             "decoder ms": summary["decoder_ms"].map("{:.2f}".format),
             "speed-up": bracketed(summary, "speedup", "{:.2f}"),
@@ -136,7 +142,8 @@ def to_text(summary: pd.DataFrame, by_stage: pd.DataFrame) -> str:
 
 LEGEND = (
     "mm, mrad: distance of the applied action to the full computation's on the same recording, mean over steps;\n"
-    "left out (share of the visual row-layers), GFLOP, ms: of queries after warm-up, a recording's first left out;\n"
+    "left out (share of the visual row-layers), rows (of the first layer), GFLOP, MB (weights, keys and values that\n"
+    "the decoder reads), ms: of queries after warm-up, a recording's first left out;\n"
     "speed-up: policy time a control step; [95 % intervals]. Recorded pictures are compressed: what stands still\n"
     "differs a little from the simulator's own. Open loop: no statement about success"
 )
@@ -170,6 +177,8 @@ def _times(asked: pd.DataFrame, method: str, rng: np.random.Generator) -> dict[s
         "effective": float(mine["cache effective"].mean()) if "cache effective" in mine else np.nan,
         "age_max": float(mine["cache age_max"].max()) if "cache age_max" in mine else np.nan,
         "gflops": float(mine["flops"].astype(float).mean()) / 1e9,
+        "rows_computed": float(mine["rows_computed"].astype(float).mean()),
+        "decoder_mb": float(mine["cache decoder_bytes"].mean()) / 1e6 if "cache decoder_bytes" in mine else np.nan,
         **interval_columns("policy_ms", stats.clustered_median(clusters, rng)),
         "policy_ms_p90": float(np.percentile(mine["policy_ms"], 90)),
         "policy_ms_per_step": float(np.median(after)),
@@ -188,7 +197,7 @@ def _most(by_stage: pd.DataFrame, method: str, sign: int) -> str:
         return ""
     before, after = (by_stage.loc[name].drop("policy").to_dict() for name in (REFERENCE_METHOD, method))
     grown = {stage: sign * (after[stage] - before[stage]) for stage in before}
-    grown = {stage: ms for stage, ms in grown.items() if ms > 0}
+    grown = {stage: ms for stage, ms in grown.items() if ms >= LEAST_MS}
     if not grown:
         return ""
     stage = max(grown, key=grown.__getitem__)

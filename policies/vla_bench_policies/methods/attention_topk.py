@@ -21,7 +21,7 @@ class AttentionTopk(TokenMethod):
     """
 
     NAME: ClassVar[str] = "attention-topk"
-    division: ClassVar[Division] = Division.TEMPORAL_CACHE
+    division: ClassVar[Division] = Division.LOSSY
 
     keep: float = 0.5
     """Share of the visual rows; 1 is the exact setting."""
@@ -36,7 +36,7 @@ class AttentionTopk(TokenMethod):
 
     def rule(self) -> CacheRule:
         """Return a new rule."""
-        return _AttentionTopk(self.name, self.keep, self.layer, first_is_full=False)
+        return _AttentionTopk(self.name, self.keep, self.layer, provenance="self", first_is_full=False)
 
 
 @dataclass

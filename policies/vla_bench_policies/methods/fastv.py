@@ -41,7 +41,7 @@ class FastV(TokenMethod):
 
     def rule(self) -> CacheRule:
         """Return a new rule."""
-        return _FastV(self.name, self.delete, self.layer, first_is_full=False)
+        return _FastV(self.name, self.delete, self.layer, provenance="self", first_is_full=False)
 
 
 @dataclass

@@ -17,7 +17,7 @@ class FixedGrid(TokenMethod):
     """Keep a share of the visual rows, evenly spread over each view; delete the rest before the decoder."""
 
     NAME: ClassVar[str] = "fixed-grid"
-    division: ClassVar[Division] = Division.TEMPORAL_CACHE
+    division: ClassVar[Division] = Division.LOSSY
 
     keep: float = 0.5
     """Share of the visual rows; 1 is the exact setting."""

@@ -55,7 +55,7 @@ class SparseVlm(TokenMethod):
 
     def rule(self) -> CacheRule:
         """Return a new rule."""
-        return _SparseVlm(self.name, self.budget, self.recycled, first_is_full=False)
+        return _SparseVlm(self.name, self.budget, self.recycled, provenance="self", first_is_full=False)
 
 
 @dataclass

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from vla_bench_policies.openvla.config import DecoderShape
 from vla_bench_policies.openvla.errors import PublishedCheckpointError
-from vla_bench_policies.openvla.placement import Placement
+from vla_bench_policies.openvla.placement import BITS, Placement
 from vla_bench_policies.openvla.tensors import Intake, TensorSource
 from vla_bench_policies.openvla.vision import PREFIXES, FusedTowers, Projector, TowerShape
 from vla_bench_policies.token_cache.decoder import PackedLlama
@@ -113,8 +113,9 @@ def load_trunk(
         weights = _DecoderWeights(intake, shape, placement)
         _check_nothing_is_left(source, intake.taken | {f"{LLAMA}model.{name}" for name in weights.names()}, scored)
         stack = PackedLlama(
-            weights, shape.heads, shape.kv_heads, shape.rope_theta, shape.eps, placement.packed, placement.product()
-        )
+            weights, shape.heads, shape.kv_heads, shape.rope_theta, shape.eps, placement.packed, placement.product(),
+            BITS.get(placement.quantise, 0),
+        )  # fmt: skip
     return Trunk(towers.eval(), projector.eval(), words, stack, scorer, intake.sha256, placement)
 
 

@@ -137,7 +137,7 @@ class TrunkPolicy:
             rows_reused=done.rows_reused,
             flops=self._seeing_flops + done.flops + self._cache.flops_extended + flops,
             stages_ms=clock.laps_ms(),
-            cache=done.to_dict(),
+            cache=done.to_dict(self._cache.bytes_extended),
             fates=dict(zip(self.cameras or (), layout.by_view(done.fates), strict=True)),
         )
 

@@ -171,15 +171,15 @@ class ReferencePolicy:
         with clock.stage("postprocess"):
             chosen = torch.stack([seat._chosen(answer) for seat, answer in zip(seats, answered, strict=True)])
             actions = self._finished(chosen)
-        laps_ms, extended = clock.laps_ms(), cache.flops_extended
+        laps_ms = clock.laps_ms()
         return [
             ActionChunk(
                 one,
                 rows_computed=done.rows_per_layer[0] + layout.n_rows - x.shape[1],  # and those decoded one by one
                 rows_reused=done.rows_reused,
-                flops=self._outside_flops(tokens.shape[1]) + done.flops + extended,
+                flops=self._outside_flops(tokens.shape[1]) + done.flops + cache.flops_extended,
                 stages_ms=laps_ms,
-                cache=done.to_dict(),
+                cache=done.to_dict(cache.bytes_extended),
                 fates=dict(zip(self._model.config.cameras, layout.by_view(done.fates), strict=True)),
             )
             for one, done in zip(actions, cache.reports, strict=True)

@@ -37,6 +37,8 @@ class TokenCache:
         self._decoding: list[Tensor] = []
         self.flops_extended = 0
         """Operations for each environment of the rows that came after the last step."""
+        self.bytes_extended = 0
+        """Bytes that they read."""
 
     @classmethod
     def joint(cls, caches: "Sequence[TokenCache]") -> "TokenCache":
@@ -96,6 +98,7 @@ class TokenCache:
         hidden, rotation = x[:, None], self._stack.rotation(rows, x)
         before = torch.arange(self._buffer.n_rows, device=x.device) <= row
         self.flops_extended += self._stack.n_layers * self._stack.cost.layer(1, self._buffer.n_rows)
+        self.bytes_extended += self._stack.n_layers * self._stack.cost.bytes_read(self._buffer.n_rows)
         for index in range(self._stack.n_layers):
             mask = additive(before & self._decoding[index], x.dtype)[:, None, None]
             attend = RowAttention(self._buffer, index, Present(rows, mask, causal=False))
@@ -103,7 +106,7 @@ class TokenCache:
         return self._stack.norm(hidden)[:, 0]
 
     def _step(self, x: Tensor, layout: RowLayout, seen: Sequence[Seen], n_wanted: int, clock: StageClock) -> Tensor:
-        self.flops_extended = 0
+        self.flops_extended = self.bytes_extended = 0
         self._buffer = self._joined(x, layout)
         steps = [
             lane.look(one, layout, rows, self._stack, clock)
@@ -128,8 +131,8 @@ class TokenCache:
                 if found is not None:
                     lane.attention[index] = found
         n_rest = x.shape[1] - layout.n_visual
-        for lane, one, flops in zip(self._lanes, seen, stream.flops, strict=True):
-            lane.close(one, n_rest, flops)
+        for lane, one, flops, n_bytes in zip(self._lanes, seen, stream.flops, stream.bytes_read, strict=True):
+            lane.close(one, n_rest, flops, n_bytes)
         self._decoding = stream.shown_by_layer()
         return self._stack.norm(stream.x[:, -n_wanted:])
 

@@ -1,4 +1,4 @@
-"""Floating-point operations of decoder layers, a multiply-add counted as two, every pair of row and key counted.
+"""What decoder layers cost: operations, a multiply-add counted as two, every pair of row and key; and bytes read.
 
 Left out, as torch's counter leaves them out: norms, activations, softmax, rotation; under 1 % here.
 """
@@ -19,6 +19,12 @@ class LayerCost:
     width: int
     """Query heads times the width of one."""
 
+    weight_bytes: int = 0
+    """Of the matrices, as they lie in memory; a pass reads them once, however many rows there are."""
+
+    row_bytes: int = 0
+    """Of the key and the value of one row."""
+
     trims: bool = False
     """Whether rows whose state nobody wants cost no more than `projections`."""
 
@@ -31,6 +37,10 @@ class LayerCost:
     def scores(self, n_rows: int, n_keys: int) -> int:
         """Return the operations of the products of queries and keys, which are those of weights and values too."""
         return 2 * n_rows * n_keys * self.width
+
+    def bytes_read(self, n_keys: int) -> int:
+        """Return what one pass reads of the layer's weights, and of the keys and values that its rows look at."""
+        return self.weight_bytes + n_keys * self.row_bytes
 
     def projection(self, n_rows: int) -> int:
         """Return the operations of `DecoderStack.project`."""

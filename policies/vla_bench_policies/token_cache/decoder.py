@@ -117,6 +117,7 @@ class PackedLlama:
         eps: float,
         packed: bool = True,
         product: Callable[[Tensor], Product] | None = None,
+        product_bits: float = 0,
     ) -> None:
         """Copy or take over the weights.
 
@@ -130,6 +131,7 @@ class PackedLlama:
             packed: Whether to pack weights on a CPU; torch's counter of operations does not see packed products, and no
                 gradient goes through them.
             product: Makes of a weight (out, in) its product with rows, such as a quantised one, instead.
+            product_bits: Of a weight as that product stores it, scales included; 0 if it keeps the weight's own type.
 
         Raises:
             UnfitDecoderError: If a parameter is missing, or there is one that this decoder has no place for.
@@ -141,10 +143,15 @@ class PackedLlama:
         self.heads, self.kv_heads, self._eps = heads, kv_heads, eps
         self.head_width = source.shape("layers.0.self_attn.q_proj.weight")[0] // heads
         sizes = [math.prod(source.shape(f"layers.0.{part}.weight")) for part in MATRICES]
-        self.cost = LayerCost(sum(sizes), sum(sizes[:3]), width=heads * self.head_width, trims=True)
         make = product or (lambda weight: _linear(weight, packed))
         self._layers = [_PackedLayer(source, f"layers.{index}.", make) for index in range(self.n_layers)]
         self._final = source.take("norm.weight").clone()
+        entry_bytes = self._final.element_size()
+        self.cost = LayerCost(
+            weights=sum(sizes), projections=sum(sizes[:3]), width=heads * self.head_width,
+            weight_bytes=round(sum(sizes) * (product_bits / 8 or entry_bytes)),
+            row_bytes=2 * kv_heads * self.head_width * entry_bytes, trims=True,
+        )  # fmt: skip
         self._cosine, self._sine = _turns(self.head_width, rope_theta, self._final)
 
     def rotation(self, positions: Int[Tensor, "b q"], like: Tensor) -> tuple[Tensor, Tensor]:
@@ -295,6 +302,8 @@ class ModuleStack:
             weights=sum(weight.numel() for weight in model.layers[0].parameters() if weight.ndim == 2),
             projections=attention.q_proj.weight.numel() + attention.k_proj.weight.numel(),
             width=config.num_attention_heads * self.head_width,
+            weight_bytes=sum(weight.nbytes for weight in model.layers[0].parameters() if weight.ndim == 2),
+            row_bytes=2 * self.kv_heads * self.head_width * attention.k_proj.weight.element_size(),
         )
 
     def rotation(self, positions: Int[Tensor, "b q"], like: Tensor) -> tuple[Tensor, Tensor]:

@@ -111,19 +111,20 @@ class Lane:
         self._check(step.layout)
         return merge
 
-    def close(self, seen: Seen, n_rest: int, flops: int) -> None:
+    def close(self, seen: Seen, n_rest: int, flops: int, bytes_read: int) -> None:
         """Report the step, and remember what the next one will compare with.
 
         Args:
             seen: What was shown.
             n_rest: Rows that are not visual.
             flops: Operations of the layers, without what the rule itself has spent.
+            bytes_read: Of weights, keys and values, by the layers.
         """
         assert self.ledger is not None
         self.ledger.advance(self.plan.active_until)
         self.report = CacheReport.of(
-            self.rule, self._because, self._nominal, self.plan, n_rest, flops + self._gate_flops, self._reused,
-            self.ledger.ages,
+            self.rule, self._because, self._nominal, self.plan, n_rest, flops + self._gate_flops, bytes_read,
+            self._reused, self.ledger.ages,
         )  # fmt: skip
         self._reused = self.plan.visible_until > self.plan.active_until
         self.reference = seen.frames

@@ -51,18 +51,22 @@ class CacheReport:
     flops: int
     """Floating-point operations of the prompt's rows and of the gate, a multiply-add counted as two."""
 
+    decoder_bytes: int
+    """Bytes of weights, keys and values that the decoder's layers read for the prompt's rows."""
+
     fates: UInt8[np.ndarray, " visual"]
     """What happened to each visual row, a `Fate`: the verb of its last layer."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values, without what is a number a row."""
+    def to_dict(self, bytes_extended: int = 0) -> dict[str, Any]:
+        """Return plain JSON values, without what is a number a row; bytes with those of rows that came later."""
         values = {own.name: getattr(self, own.name) for own in fields(self) if own.name not in ("fates", "flops")}
+        values["decoder_bytes"] += bytes_extended
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @classmethod
     def of(
         cls, rule: CacheRule, full_because: str, nominal: float, plan: RowPlan, n_rest: int, flops: int,
-        reused_before: Bool[np.ndarray, " visual"], after: Int[np.ndarray, "layers visual"],
+        decoder_bytes: int, reused_before: Bool[np.ndarray, " visual"], after: Int[np.ndarray, "layers visual"],
     ) -> "CacheReport":  # fmt: skip
         """Return the report of a step.
 
@@ -73,6 +77,7 @@ class CacheReport:
             plan: As it was followed.
             n_rest: Rows that are not visual.
             flops: See `CacheReport`.
+            decoder_bytes: See `CacheReport`.
             reused_before: Visual rows that the last step reused, at some layer.
             after: Ages of every visual row and layer after the step.
         """
@@ -97,6 +102,7 @@ class CacheReport:
             age_max=int(oldest.max(initial=0)),
             age_counts=_histogram(oldest),
             flops=flops,
+            decoder_bytes=decoder_bytes,
             fates=fates.astype(np.uint8),
         )
 

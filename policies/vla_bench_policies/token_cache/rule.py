@@ -13,7 +13,8 @@ from vla_bench_policies.token_cache.layout import RowLayout
 from vla_bench_policies.token_cache.plan import RowPlan
 
 Provenance = Literal["clean", "self"]
-"""Whether a gate reads raw inputs, or what the accelerated forward itself produced (which its own errors corrupt)."""
+"""Whether a gate reads inputs only, or what the accelerated forward itself produced, such as attention: its own errors
+corrupt that, unless all layers before were full."""
 
 Attention = dict[int, Float[Tensor, "rows keys"]]
 """By layer: the attention of the watched rows to all rows of the prompt, mean over heads."""

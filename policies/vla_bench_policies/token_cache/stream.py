@@ -34,6 +34,8 @@ class Stream:
         self.x, self._layout, self._buffer, self._lanes, self._stack = x, layout, buffer, lanes, stack
         self.flops = [0] * len(lanes)
         """Operations so far, by lane; padding is nobody's."""
+        self.bytes_read = [0] * len(lanes)
+        """Of weights, keys and values so far, by lane; each has the weights in full, though a batch reads them once."""
         self._given = x.shape[1]
         self._eager = any(lane.rule.eager for lane in lanes)
         self._places = [np.arange(self._given) for _ in lanes]
@@ -81,6 +83,7 @@ class Stream:
         for index, (places, watch) in enumerate(zip(self._places, watches, strict=True)):
             n_keys = len(places) if present.mask is None else self._buffer.n_rows
             self.flops[index] += self._stack.cost.layer(len(places), n_keys, n_wanted)
+            self.bytes_read[index] += self._stack.cost.bytes_read(n_keys)
             if watch is not None:
                 self.flops[index] += self._stack.cost.scores(len(watch.at), self._buffer.n_rows)
         return RowAttention(self._buffer, layer, present, watches, self._eager, self._clock), n_wanted

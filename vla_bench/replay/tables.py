@@ -171,7 +171,7 @@ def _times(asked: pd.DataFrame, method: str, rng: np.random.Generator) -> dict[s
         "age_max": float(mine["cache age_max"].max()) if "cache age_max" in mine else np.nan,
         "gflops": float(mine["flops"].astype(float).mean()) / 1e9,
         **interval_columns("policy_ms", stats.clustered_median(clusters, rng)),
-        "policy_ms_p90": float(np.percentile(mine["policy_ms"], 90)),
+        "policy_ms_p90": stats.percentile(mine["policy_ms"].to_numpy(), 90),
         "policy_ms_per_step": float(np.median(after)),
         "decoder_ms": float(mine[stage].sum(axis=1).median()) if stage else np.nan,
         **interval_columns("speedup", stats.ratio_of_paired_medians(before, after, rng) if len(before) else None),

@@ -180,7 +180,7 @@ def _times(asked: pd.DataFrame, method: str, rng: np.random.Generator) -> dict[s
         "rows_computed": float(mine["rows_computed"].astype(float).mean()),
         "decoder_mb": float(mine["cache decoder_bytes"].mean()) / 1e6 if "cache decoder_bytes" in mine else np.nan,
         **interval_columns("policy_ms", stats.clustered_median(clusters, rng)),
-        "policy_ms_p90": float(np.percentile(mine["policy_ms"], 90)),
+        "policy_ms_p90": stats.percentile(mine["policy_ms"].to_numpy(), 90),
         "policy_ms_per_step": float(np.median(after)),
         "decoder_ms": float(mine[stage].sum(axis=1).median()) if stage else np.nan,
         **interval_columns("speedup", stats.ratio_of_paired_medians(before, after, rng) if len(before) else None),

@@ -78,7 +78,7 @@ def find(folder: Folder, plan_sha256: str = "", partial: bool = False) -> Findin
     seal = folder.seal(plan)
     attempts = journal.latest(folder.read_trials(plan))
     raters = {rater: folder.read_labels(plan, rater) for rater in folder.raters()}
-    counted = journal.finished(journal.read(folder.blind))
+    counted = [record for record in journal.latest(journal.read(folder.blind)) if not record.is_broken]
     n_trials = len(plan.trials())
     if len(counted) < n_trials and not partial:
         raise UnfinishedError(n_trials - len(counted), n_trials)

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -100,6 +101,19 @@ def test_video_returns_each_frame_nearly(tmp_path: Path) -> None:
     assert error.mean() < PIXEL_ERROR
     assert error.max() < 40
     np.testing.assert_array_equal(video.decode(tmp_path / "v.mp4", 0.25, 0.5), found[5:10])
+
+
+def test_without_pyav_opencv_returns_the_same_frames_with_nearly_the_same_colours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video.encode(tmp_path / "v.mp4", drawing(25, seed=0), fps=20)
+    wanted = [video.decode(tmp_path / "v.mp4", *part) for part in ((), (0.25, 0.5))]
+    monkeypatch.setitem(sys.modules, "av", None)
+    found = [video.decode(tmp_path / "v.mp4", *part) for part in ((), (0.25, 0.5))]
+    assert [len(part) for part in found] == [25, 5]
+    for one, other in zip(found, wanted, strict=True):
+        assert np.abs(one.astype(int) - other).mean() < 2.0
+    assert np.array_equal(found[1], found[0][5:10])
 
 
 def test_same_frames_give_the_same_video(tmp_path: Path) -> None:

@@ -9,19 +9,16 @@ import torch
 from PIL import Image
 from published import TASK, PublishedEnv, observation
 from published_reference import EXACT_COLOURS, PublishedReference, pixel_values
-from test_token_methods import EXACT
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from vla_bench import registry
 from vla_bench.errors import OptionError, UnknownNameError
-from vla_bench.testing import check_method, check_policy
+from vla_bench.testing import check_policy
 from vla_bench_policies.openvla import cogact, diffusion
 from vla_bench_policies.openvla.cogact import SETUPS, CogActPolicy
 from vla_bench_policies.openvla.ensemble import AdaptiveEnsemble, StickyGripper
 from vla_bench_policies.openvla.errors import PublishedCheckpointError
-
-METHODS = ["random:0.6", "keyframe:2", "vla-cache:0.996", "fastv:0.5", "sparsevlm:1.0", "vla-pruner:0.5"]
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +88,38 @@ def test_the_action_is_the_independent_one_from_pixels_on(whole, monkeypatch: py
         np.testing.assert_allclose(found[:3], first[:3], atol=1e-4)
         assert found[6] == (1.0 if first[6] > 0.5 else -1.0)
     assert np.std(chunks, axis=0).min() > 0.01  # the inputs matter, in every entry
+
+
+def as_simpler_takes_it(action: np.ndarray) -> np.ndarray:
+    """Metres, the rotation as a vector (Rodrigues, of the three turns one after the other), an opening of -1 or 1."""
+    turns = []
+    for axis, angle in enumerate(action[3:6]):
+        turn = np.eye(3)
+        (i, j), c, s = [(1, 2), (2, 0), (0, 1)][axis], np.cos(angle), np.sin(angle)
+        turn[i, i], turn[j, j], turn[i, j], turn[j, i] = c, c, -s, s
+        turns.append(turn)
+    whole = turns[2] @ turns[1] @ turns[0]
+    angle = np.arccos((np.trace(whole) - 1) / 2)
+    axis = np.array([whole[2, 1] - whole[1, 2], whole[0, 2] - whole[2, 0], whole[1, 0] - whole[0, 1]])
+    vector = axis / (2 * np.sin(angle)) * angle
+    return np.clip(np.concatenate((action[:3], vector, [1.0 if action[6] > 0.5 else -1.0])), -1, 1)
+
+
+def test_the_actions_of_an_episode_are_the_independent_ones_from_pixels_through_the_ensemble(whole) -> None:
+    """All seven entries of every action, each a mean of what up to seven answers have said of its moment."""
+    folder, reference = whole
+    made, draw, said, applied = of(folder), torch.Generator().manual_seed(7), [], []
+    for seed in range(9):
+        obs = observation(seed) | {"instruction": "open the drawer"}
+        condition = from_pixels(reference, obs["agentview"], obs["instruction"])
+        said.append(restored(reference.diffused(condition, torch.randn(1, 16, 7, generator=draw))))
+        now = [said[seed - age][age] for age in range(min(7, seed + 1))]
+        alike = [one @ now[0] / (np.linalg.norm(one) * np.linalg.norm(now[0]) + 1e-7) for one in now]
+        weights = np.exp(0.1 * np.array(alike))
+        expected = as_simpler_takes_it(np.average(now, axis=0, weights=weights))
+        applied.append(made.act(obs).actions[0])
+        np.testing.assert_allclose(applied[-1], expected, atol=1e-4)
+    assert np.std(applied, axis=0)[:6].min() > 1e-3
 
 
 def test_the_whole_chunk_of_sixteen_actions_is_the_independent_one(whole) -> None:
@@ -191,12 +220,6 @@ def test_the_same_seed_is_the_same_episode_and_another_one_is_not(whole) -> None
 
 def test_the_policy_keeps_its_contract(tiny: Path) -> None:
     check_policy(CogActPolicy(str(tiny), camera="agentview"), PublishedEnv(64), TASK)
-
-
-@pytest.mark.parametrize("spec", METHODS)
-def test_methods_keep_their_contract_on_cogact_and_are_exact_where_they_should_be(spec: str, tiny: Path) -> None:
-    exact = registry.method(EXACT[spec])
-    check_method(registry.method(spec), lambda: of(tiny, steps=2), PublishedEnv(64), TASK, exact)
 
 
 def test_a_method_saves_rows_and_moves_the_answer(whole, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """What a published checkpoint needs, told before it is downloaded."""
 
+import json
 from pathlib import Path
 
 import published
@@ -9,6 +10,8 @@ import torch
 from vla_bench.doctor import Doctor, Finding
 from vla_bench_policies.openvla import needs as module
 from vla_bench_policies.openvla.needs import CATALOGUE, needs
+
+SUITE = "libero_spatial"
 
 
 @pytest.fixture(autouse=True)
@@ -38,9 +41,50 @@ def test_every_known_checkpoint_is_told_about(name: str) -> None:
 def test_a_checkpoint_that_is_here_is_told_with_its_statistics(save, policy: str, tmp_path: Path) -> None:
     save(tmp_path / "small", grid=4)
     told = found(f"{policy}:{tmp_path}/small")
-    assert told["checkpoint"].fine
-    assert "whole; statistics of" in told["checkpoint"].found
+    assert told["checkpoint"] == Finding("checkpoint", True, f"{tmp_path}/small, whole")
+    assert told["statistics"].found == f"of {'bridge_orig, fractal20220817_data' if policy == 'cogact' else SUITE}"
+    assert told["tokenizer"].fine
     assert "disk" not in told
+
+
+PARTS = {
+    "tokenizer.json": "tokenizer",
+    "dataset_statistics.json": "statistics",
+    "preprocessor_config.json": "config",
+    "action_head--150000_checkpoint.pt": "action_head",
+    "proprio_projector--150000_checkpoint.pt": "proprio_projector",
+    "vision_backbone--100000_checkpoint.pt": "vision_backbone",
+}
+
+
+@pytest.fixture(scope="module")
+def with_film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights") / "film"
+    published.save_oft(folder, grid=4, film=True)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"norm_stats": {}}))
+    return folder
+
+
+@pytest.mark.parametrize("file", PARTS)
+def test_every_part_that_is_missing_is_named_and_the_others_are_fine(file: str, with_film: Path) -> None:
+    spec, aside = f"openvla-oft:{with_film},film=True", with_film.parent / file
+    assert all(found(spec)[part].fine for part in (*PARTS.values(), "checkpoint"))
+    (with_film / file).rename(aside)
+    try:
+        told = found(spec)
+    finally:
+        aside.rename(with_film / file)
+    assert [name for name in ("checkpoint", *PARTS.values()) if not told[name].fine] == [PARTS[file]]
+    assert PARTS[file].partition("_")[0] in told[PARTS[file]].found
+
+
+def test_the_tokenizer_that_cogact_lacks_is_looked_for_where_it_was_said_to_be(tmp_path: Path) -> None:
+    published.save_cogact(tmp_path / "bare", grid=4)
+    (tmp_path / "llama").mkdir()
+    (tmp_path / "bare" / "tokenizer.json").rename(tmp_path / "llama" / "tokenizer.json")
+    assert "there is no tokenizer.json" in found(f"cogact:{tmp_path}/bare")["tokenizer"].found
+    assert found(f"cogact:{tmp_path}/bare,tokenizer={tmp_path}/llama")["tokenizer"].fine
 
 
 def test_a_shard_that_is_missing_is_named(tmp_path: Path) -> None:

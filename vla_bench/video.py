@@ -1,5 +1,9 @@
 """Frames to H.264 in MP4 and back, by PyAV: yuv420p, as LeRobot's own datasets have it."""
 
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -38,17 +42,32 @@ def encode(path: Path, frames: np.ndarray, fps: int) -> None:
 def decode(path: Path, start_s: float = 0.0, stop_s: float = float("inf")) -> np.ndarray:
     """Return the frames (n, height, width, 3) `uint8` whose time [s] is in [start, stop), half a microsecond spared.
 
+    Where PyAV is not installed, OpenCV decodes; its colours differ where they change quickly, on average by less than
+    two grey levels.
+
     Raises:
-        MissingPackageError: If PyAV is not installed.
+        MissingPackageError: If neither is installed.
     """
-    av = _av()
-    with av.open(str(path)) as container:
-        frames = [
-            frame.to_ndarray(format="rgb24")
-            for frame in container.decode(video=0)
-            if start_s - 5e-7 <= frame.time < stop_s - 5e-7
-        ]
-    return np.stack(frames)
+    times = _by_opencv(path) if find_spec("av") is None and find_spec("cv2") is not None else _by_av(path)
+    return np.stack([frame for time_s, frame in times if start_s - 5e-7 <= time_s < stop_s - 5e-7])
+
+
+def _by_av(path: Path) -> Iterator[tuple[float, np.ndarray]]:
+    with _av().open(str(path)) as container:
+        for frame in container.decode(video=0):
+            yield frame.time, frame.to_ndarray(format="rgb24")
+
+
+def _by_opencv(path: Path) -> Iterator[tuple[float, np.ndarray]]:
+    """Yield frames at the times that a constant rate gives them."""
+    cv2: Any = import_module("cv2")
+    capture = cv2.VideoCapture(str(path))
+    rate_hz = capture.get(cv2.CAP_PROP_FPS)
+    for index in count():
+        found, frame = capture.read()
+        if not found:
+            return
+        yield index / rate_hz, frame[..., ::-1]
 
 
 def _av() -> Any:

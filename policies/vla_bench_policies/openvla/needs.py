@@ -1,20 +1,25 @@
 """What a published checkpoint needs, told before 15 GB are downloaded: disk, memory, packages, and time for a query."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import torch
 
 from vla_bench import registry
 from vla_bench.doctor import Finding
 from vla_bench_policies.openvla.answers import read_statistics
+from vla_bench_policies.openvla.config import read_config
 from vla_bench_policies.openvla.errors import PublishedCheckpointError
+from vla_bench_policies.openvla.pickles import component
 from vla_bench_policies.openvla.placement import BITS
 from vla_bench_policies.openvla.prismatic import read_checkpoint
+from vla_bench_policies.openvla.prompt import Prompter
 from vla_bench_policies.openvla.tensors import Shards
 
 POLICIES = ("openvla", "openvla-oft", "cogact")
@@ -54,9 +59,11 @@ CATALOGUE = {
         ),
         *(
             Published("openvla-oft", f"moojink/openvla-7b-oft-finetuned-libero-{suite}", 15.4)
-            for suite in ("spatial", "object", "goal", "10")
+            for suite in ("spatial", "object", "goal", "10", "spatial-object-goal-10")
         ),
-        Published("cogact", "CogACT/CogACT-Base", 30.0),
+        Published("cogact", "CogACT/CogACT-Small", 30.2),
+        Published("cogact", "CogACT/CogACT-Base", 30.5),
+        Published("cogact", "CogACT/CogACT-Large", 31.4),
     )
 }
 """By the name that its authors gave it. Sizes follow from the shapes: two bytes a parameter, CogACT's four."""
@@ -80,7 +87,7 @@ def needs(spec: str) -> Iterator[Finding]:
     published = published or CATALOGUE.get(weights.name.lower())
     quantise, gpus = str(options.get("quantise", "")), int(options.get("gpus", 1))
     yield from _packages("bitsandbytes" if quantise else "")
-    yield from _files(policy, weights, published)
+    yield from _files(policy, weights, published, options)
     device = str(options.get("device", "cuda" if torch.cuda.is_available() else "cpu"))
     wide = options.get("dtype", "bfloat16") == "float32"
     yield _memory(device, _weights_gb(4 if wide else 2, quantise), gpus)
@@ -100,16 +107,11 @@ def _weights_gb(bytes_each: int, quantise: str) -> float:
     return ((PARAMETERS - DECODER) * bytes_each + DECODER * in_decoder) / 1e9
 
 
-def _files(policy: str, weights: Path, published: Published | None) -> Iterator[Finding]:
+def _files(policy: str, weights: Path, published: Published | None, options: Mapping[str, Any]) -> Iterator[Finding]:
     """Yield whether the checkpoint is here and whole, or what its download takes."""
     if weights.is_dir():
-        try:
-            (read_checkpoint if policy == "cogact" else Shards)(weights)
-            suites = ", ".join(sorted(read_statistics(weights)))
-        except PublishedCheckpointError as caught:
-            yield Finding("checkpoint", False, str(caught), "download what is missing")
-        else:
-            yield Finding("checkpoint", True, f"{weights}, whole; statistics of {suites}")
+        for name, look in _parts(policy, weights, options).items():
+            yield _looked_at(name, look)
         return
     if published is None:
         advice = f"download one into it; known are {', '.join(CATALOGUE)}"
@@ -119,6 +121,48 @@ def _files(policy: str, weights: Path, published: Published | None) -> Iterator[
     yield Finding("checkpoint", False, f"{weights} is not here: {published.download_gb:.1f} GB to download", command)
     free_gb = shutil.disk_usage(next(path for path in weights.absolute().parents if path.exists())).free / 1e9
     yield Finding("disk", free_gb > published.download_gb, f"{free_gb:.0f} GB free", "make room for the download")
+
+
+def _parts(policy: str, weights: Path, options: Mapping[str, Any]) -> dict[str, Callable[[], str]]:
+    """Return what looks at each part of a folder, reads no weights, and says what is there."""
+    elsewhere = Path(str(options.get("tokenizer") or weights))
+
+    def checkpoint() -> str:
+        (read_checkpoint if policy == "cogact" else Shards)(weights)
+        return f"{weights}, whole"
+
+    def statistics() -> str:
+        known = sorted(read_statistics(weights))
+        if not known:
+            raise PublishedCheckpointError(weights, "no statistics", "dataset_statistics.json, or norm_stats in config")
+        return f"of {', '.join(known)}"
+
+    def told(read: Callable[[Path], object], folder: Path, found: str) -> str:
+        read(folder)
+        return found
+
+    parts: dict[str, Callable[[], str]] = {
+        "checkpoint": checkpoint,
+        "statistics": statistics,
+        "tokenizer": partial(told, Prompter, elsewhere, str(elsewhere)),
+    }
+    if policy != "cogact":
+        parts["config"] = partial(told, read_config, weights, "config.json and preprocessor_config.json")
+    if policy == "openvla-oft":
+        for part in ("action_head", "proprio_projector", *(("vision_backbone",) if options.get("film") else ())):
+            parts[part] = partial(_component, weights, part)
+    return parts
+
+
+def _component(weights: Path, part: str) -> str:
+    return component(weights, part).path.name
+
+
+def _looked_at(name: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(name, True, look())
+    except PublishedCheckpointError as caught:
+        return Finding(name, False, str(caught), "download what is missing")
 
 
 def _memory(device: str, weights_gb: float, gpus: int) -> Finding:

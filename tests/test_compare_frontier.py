@@ -113,10 +113,11 @@ def test_intervals_of_all_read_outs_cover_the_truth_with_few_starts_a_task_too(n
     assert min(coverage([0.9, 0.8, 0.3], [10, 7, 4], truth, n_tasks, n_starts).values()) >= 0.85
 
 
-def test_the_best_of_five_budgets_that_are_alike_flatters_less_than_its_interval_is_wide() -> None:
-    """The percentile interval alone covers 34 to 77 % here: the best is chosen by the starts that it is judged on."""
+def test_of_five_budgets_that_are_alike_the_best_is_chosen_by_luck_and_its_interval_covers_less() -> None:
+    """Percentile limits alone cover 34 to 77 % here: the best is chosen by the starts that it is judged on."""
     ms, truth = [10, 3, 3.9, 4.8, 5.7, 6.6], {"hypervolume": 0.7 * 0.8, "75": 0.8, "50": 0.8}
-    assert min(coverage([0.9] + 5 * [0.8], ms, truth, 10, 10).values()) >= 0.8
+    covered = coverage([0.9] + 5 * [0.8], ms, truth, 10, 10).values()
+    assert 0.75 < min(covered) <= max(covered) < 0.95
 
 
 def test_released_results_have_a_frontier() -> None:

@@ -5,7 +5,6 @@ markup, `tojson` what stands in the data, ElementTree what stands in a figure, a
 but the one whose hash it holds.
 """
 
-import re
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from importlib.resources import files
 
 import jinja2
 import pandas as pd
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from vla_bench.compare.text import FRONTIER_NOTES
 from vla_bench.compare.verdict import MIN_PAIRS, SPEED_TIE
@@ -84,7 +83,6 @@ def render(blocks: Sequence[Block], left_out: Sequence[LeftOut] = ()) -> str:
         lstrip_blocks=True,
     )
     environment.filters["short"] = short
-    environment.filters["breakable"] = breakable
     return environment.get_template("page.html").render(
         sections=sections,
         alone=[section for section in sections if not section.block.is_compared],
@@ -153,11 +151,6 @@ def _families(families: pd.DataFrame) -> pd.DataFrame:
             "fastest that keeps success": [name or "none" for name in families["fastest"]],
         }
     )
-
-
-def breakable(name: str) -> Markup:
-    """Return a method's name that may be broken behind its options rather than inside of a word."""
-    return Markup(re.sub("([,+:=])", r"\1<wbr>", str(escape(name))))
 
 
 def short(commit: str) -> str:

@@ -62,6 +62,5 @@ def test_every_method_leaves_out_rows_of_every_published_policy(kind: str, spec:
         answer = policy.act(obs)
         found.append(answer.cache)
         obs, *_ = env.step(answer.actions[0])
-    reused, deleted = (max(one[f"rows_{verb}"] for one in found) for verb in ("reused", "deleted"))
     assert max(one["effective"] for one in found) > 0
-    assert (reused > 0, deleted > 0) == ((False, True) if spec.partition(":")[0] in DELETING else (True, False))
+    assert any(one["rows_deleted"] for one in found) == (spec.partition(":")[0] in DELETING)

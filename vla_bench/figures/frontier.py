@@ -1,6 +1,6 @@
 """Success against policy time, its budgets joined; and what each family of methods attains within a time."""
 
-from typing import cast
+from typing import Literal, cast
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -57,7 +57,7 @@ def success_against_latency(ax: Axes, summary: pd.DataFrame, families: pd.DataFr
     legend_above(ax, title=said_once)
 
 
-FILLED = {90: "none", 75: "left", 50: "full"}
+FILLED: dict[int, Literal["full", "left", "right", "bottom", "top", "none"]] = {90: "none", 75: "left", 50: "full"}
 """How much of a marker is filled at each share of the reference's time [%]."""
 
 

@@ -110,7 +110,8 @@ class Label:
     @classmethod
     def from_dict(cls, found: dict[str, Any]) -> "Label":
         """Return the label that `to_dict` wrote."""
-        return cls(**(found | {"milestones": tuple(found.get("milestones", ()))}))
+        listed: dict[str, Any] = found | {"milestones": tuple(found.get("milestones", ()))}
+        return cls(**listed)
 
     @classmethod
     def of(cls, trial: str, verdict: Press, rater: str, plan: EvaluationPlan, corrected: bool) -> "Label":

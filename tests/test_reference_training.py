@@ -19,15 +19,17 @@ from vla_bench.errors import OptionError, RunLockedError
 from vla_bench.lock import only_writer
 from vla_bench.types import ActionSpec
 from vla_bench_policies.reference import checkpoint as checkpoints
+from vla_bench_policies.reference.actions import Range
 from vla_bench_policies.reference.checkpoint import CheckpointError, CheckpointWriteError
 from vla_bench_policies.reference.model import ModelConfig, ReferenceVLA
 from vla_bench_policies.reference.training import frames, trainer
-from vla_bench_policies.reference.training.batches import altered
+from vla_bench_policies.reference.training.batches import Batches, altered
 from vla_bench_policies.reference.training.command import TrainReference
 from vla_bench_policies.reference.training.curve import training_curve
 from vla_bench_policies.reference.training.frames import FrameCacheError, UnfitDemonstrationsError
 from vla_bench_policies.reference.training.growth import UngrowableError, grown, transferred
 from vla_bench_policies.reference.training.recipe import PRESETS, Recipe
+from vla_bench_policies.reference.training.sight import learn_to_see
 from vla_bench_policies.reference.training.state import OtherTrainingError
 from vla_bench_policies.reference.training.trainer import LOG, STATE, Trainer, cosine_rate, read_log
 
@@ -105,6 +107,46 @@ def test_another_recipe_or_other_demonstrations_are_refused(data, tmp_path: Path
         made(data, tmp_path, replace(RECIPE, clip=2.0))
     with pytest.raises(OtherTrainingError, match="was begun with demonstrations"):
         made(replace(data, fingerprint="others"), tmp_path)
+
+
+def test_vision_learns_to_tell_places_before_anything_else_learns(data, tmp_path: Path) -> None:
+    seen = np.hstack([data.actions[:, :2], np.zeros((len(data.actions), 6))]).astype(np.float32)  # the bright square
+    shown = replace(data, states=seen, end=np.arange(1, len(seen) + 1))  # each frame an episode: all is in the picture
+    recipe = replace(RECIPE, sight_steps=200, sight_rate=3e-3)
+    blind, seeing = made(shown, tmp_path / "a"), made(shown, tmp_path / "b", recipe)
+    before, after = blind.state.model.state_dict(), seeing.state.model.state_dict()
+    changed = {name.partition(".")[0] for name, weight in after.items() if not torch.equal(weight, before[name])}
+    assert changed == {"vision", "projector"}
+    errors = learn_to_see(blind.state.model, blind._batches, recipe)
+    assert np.mean(errors[-20:]) < 0.3 * np.mean(errors[:20])
+
+
+def test_frames_far_from_their_next_grasp_are_drawn_more_often(data) -> None:
+    near = np.zeros_like(data.states)
+    near[::2, 0] = 1.0  # in every episode some frames are where it ends, and some a metre away
+    known = replace(data, states=near)
+    left = np.abs(near[known.grasp, 0] - near[:, 0])
+    even, far = (
+        Batches(known, replace(RECIPE, far=share), Range((0,) * 7, (1,) * 7), Range((0,) * 8, (1,) * 8), CPU)._shares
+        for share in (0.0, 0.5)
+    )
+    assert even is None
+    assert far is not None
+    assert far.sum() == pytest.approx(1.0)
+    is_far = left[data.training] > 0
+    assert far[is_far].sum() == pytest.approx(0.5 + 0.5 * is_far.mean())
+
+
+def test_a_training_that_goes_on_does_not_learn_to_see_again(data, tmp_path: Path, monkeypatch) -> None:
+    recipe = replace(RECIPE, sight_steps=3)
+    made(data, tmp_path, recipe).run()
+    monkeypatch.setattr(trainer, "learn_to_see", lambda *_: pytest.fail("it has seen"))
+    assert made(data, tmp_path, recipe).state.step == 12
+
+
+def test_recipes_have_the_hash_that_the_cards_of_what_they_made_say() -> None:
+    assert (PRESETS["cpu"].hash, PRESETS["cpu-deep"].hash) == ("437d1eb66cdb", "41fe879f4bc3")
+    assert replace(RECIPE, sight_steps=1).hash != RECIPE.hash
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Float64, Int, UInt8
 from torch import Tensor
 
 from vla_bench.errors import OptionError
@@ -21,6 +21,9 @@ FRAMES_A_COPY = 4096
 
 POSITION = slice(0, 3)
 """Entries of the proprioception that are the hand's position [m]."""
+
+N_SIGHTS = 9
+"""Numbers that vision alone is asked for: the hand's position now, at its next grasp or release, and at the next."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Batches:
         longest = self.n_tokens.max()
         self._tokens = torch.tensor([[*tokens, *[PAD] * (longest - len(tokens))] for tokens in words], device=device)
         self._training, self._frames = data.training, None
+        self._shares = _shares(data, recipe.far)
         if device.type != "cpu":
             self._frames = _on_device(data.images, device)
 
@@ -66,7 +70,7 @@ class Batches:
         """Return the batch of a step, or this process's share of it: what is drawn is drawn for all of them."""
         rng = np.random.default_rng([self._recipe.seed, step])
         n = self._recipe.batch
-        batch = self.at(rng.choice(self._training, n)[self._own])
+        batch = self.at(rng.choice(self._training, n, p=self._shares)[self._own])
         shape = (n, *batch.proprio.shape[1:])
         noise = rng.normal(0.0, self._recipe.proprio_noise, shape).astype(np.float32)[self._own]
         return Batch(
@@ -77,6 +81,16 @@ class Batches:
             within=batch.within,
             places=batch.places,
         )
+
+    def sights(self, step: int, n_frames: int) -> tuple[Float[Tensor, "b cameras 3 px px"], Float[Tensor, "b sights"]]:
+        """Return altered pictures of a step, and what they should tell of the hand's ways, normalised."""
+        rng = np.random.default_rng([self._recipe.seed, step, N_SIGHTS])
+        index, data = rng.choice(self._training, n_frames, p=self._shares), self._data
+        images = torch.from_numpy(data.pictures(index)).to(self._device).permute(0, 1, 4, 2, 3).float()
+        then = data.grasp[index]
+        after = data.grasp[np.minimum(then + 1, data.end[index] - 1)]
+        places = [self._normalised(data.states[at])[:, POSITION] for at in (index, then, after)]
+        return altered(images, self._recipe.shift_px, self._recipe.colour, rng), torch.cat(places, dim=1)
 
     def validation(self, n_frames: int) -> list[Batch]:
         """Return about `n_frames` held-out frames, evenly spread and unaltered, neighbours in a batch unrelated."""
@@ -104,6 +118,16 @@ class Batches:
 
     def _normalised(self, states: np.ndarray) -> Tensor:
         return self._states.normalise(torch.from_numpy(states).to(self._device))
+
+
+def _shares(data: Demonstrations, far: float) -> Float64[np.ndarray, " n"] | None:
+    """Return how often each frame that is trained on is drawn; None means evenly."""
+    if not far:
+        return None
+    index = data.training
+    ways = data.states[data.grasp[index], POSITION] - data.states[index, POSITION]
+    left = np.linalg.norm(ways, axis=1).astype(np.float64)
+    return (1 - far) / len(index) + far * left / left.sum()
 
 
 def _on_device(images: tuple[np.ndarray, ...], device: torch.device) -> UInt8[Tensor, "n cameras px px 3"]:

@@ -1,7 +1,6 @@
 """The loop: batches in, weights out, with a record of every hundred steps and a state to go on from."""
 
 import json
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +19,8 @@ from vla_bench_policies.reference.model import Answer, ReferenceVLA
 from vla_bench_policies.reference.training.batches import POSITION, Batch, Batches
 from vla_bench_policies.reference.training.frames import Demonstrations
 from vla_bench_policies.reference.training.growth import UngrowableError, grown, transferred
-from vla_bench_policies.reference.training.recipe import Recipe
+from vla_bench_policies.reference.training.recipe import Recipe, cosine_rate
+from vla_bench_policies.reference.training.sight import learn_to_see
 from vla_bench_policies.reference.training.stale import Answered, StaleWindows
 from vla_bench_policies.reference.training.state import State
 from vla_bench_policies.reference.training.team import Team
@@ -80,11 +80,13 @@ class Trainer:
                 raise UngrowableError(f"in their actions {'; '.join(unequal)}", "what the demonstrations mean")
             self._actions, self._states = begin.actions, begin.states
         model.to(device)
+        self._batches = Batches(data, recipe, self._actions, self._states, device, team)
+        if recipe.sight_steps and not (directory / STATE).exists():
+            learn_to_see(model, self._batches, recipe)
         optimiser = _optimiser(model, recipe)
         averaged = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         self.state = State(model, averaged, optimiser)
         self._forward: Callable[..., Answer] = torch.compile(model) if device.type == "cuda" else model
-        self._batches = Batches(data, recipe, self._actions, self._states, device, team)
         self._windows = StaleWindows(data, self._batches, recipe.stale, recipe.seed) if recipe.stale else None
         self._origin = {"recipe": recipe.hash, "demonstrations": data.fingerprint}
         self._before: dict[str, Any] = {}
@@ -252,14 +254,6 @@ class Trainer:
         rows = [row for row in read_log(self._directory) if row["step"] <= self.state.step]
         self._directory.mkdir(parents=True, exist_ok=True)
         (self._directory / LOG).write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def cosine_rate(peak: float, warmup_steps: int, steps: int, step: int) -> float:
-    """Return the rate of a step: linear warm-up, then half a cosine down to zero."""
-    if step < warmup_steps:
-        return peak * (step + 1) / warmup_steps
-    share = (step - warmup_steps) / max(1, steps - warmup_steps)
-    return peak * 0.5 * (1 + math.cos(math.pi * share))
 
 
 def read_log(directory: Path) -> list[dict[str, Any]]:

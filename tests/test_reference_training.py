@@ -28,7 +28,7 @@ from vla_bench_policies.reference.training.command import TrainReference
 from vla_bench_policies.reference.training.curve import training_curve
 from vla_bench_policies.reference.training.frames import FrameCacheError, UnfitDemonstrationsError
 from vla_bench_policies.reference.training.growth import UngrowableError, grown, transferred
-from vla_bench_policies.reference.training.recipe import PRESETS, Recipe
+from vla_bench_policies.reference.training.recipe import PRESETS, Recipe, Staleness
 from vla_bench_policies.reference.training.sight import learn_to_see
 from vla_bench_policies.reference.training.state import OtherTrainingError
 from vla_bench_policies.reference.training.trainer import LOG, STATE, Trainer, cosine_rate, read_log
@@ -146,7 +146,7 @@ def test_a_training_that_goes_on_does_not_learn_to_see_again(data, tmp_path: Pat
 
 def test_recipes_have_the_hash_that_the_cards_of_what_they_made_say() -> None:
     assert (PRESETS["cpu"].hash, PRESETS["cpu-deep"].hash) == ("437d1eb66cdb", "41fe879f4bc3")
-    assert replace(RECIPE, sight_steps=1).hash != RECIPE.hash
+    assert replace(RECIPE, sight_steps=1).hash != RECIPE.hash != replace(RECIPE, stale=Staleness()).hash
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])

@@ -96,6 +96,8 @@ class Recipe:
             del what["sight_steps"], what["sight_rate"]
         if not self.far:
             del what["far"]
+        if self.stale is None:
+            del what["stale"]
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
 
 

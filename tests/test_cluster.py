@@ -53,8 +53,9 @@ def started():
     return patient(lambda: Cluster(initialize_head=True, head_node_args=head))
 
 
-def grown(cluster):
-    return patient(lambda: cluster.add_node(num_cpus=2, object_store_memory=STORE_BYTES, include_log_monitor=False))
+def grown(cluster, n_gpus: int = 0):
+    size = {"num_cpus": 2 * max(1, n_gpus), "num_gpus": n_gpus, "object_store_memory": STORE_BYTES}
+    return patient(lambda: cluster.add_node(**size, include_log_monitor=False))
 
 
 def patient(begin: Callable[[], Any]) -> Any:
@@ -146,6 +147,18 @@ def test_a_crew_for_which_no_node_has_room_is_not_waited_for_forever(cluster, tm
         errors.NoRoomError, match=r"a crew with 2 CPU, 0\.5 GPU within 2 s; the whole cluster has .* 0 GPU"
     ):
         run(PLAN.resolve(), tmp_path, crew=fleet(cluster, gpus=0.5))
+
+
+def test_crews_are_placed_where_gpus_are_and_each_sees_its_own(cluster, alone: dict, tmp_path: Path) -> None:
+    """Ray believes what a node says it has, and hides from a crew what is another's."""
+    node, note = grown(cluster, n_gpus=2), tmp_path / "devices"
+    try:
+        plan = replace(SHARED, policy=f"toy-shared:1,delay_s=0.02,devices={note}")
+        records = run(plan.resolve(), tmp_path / "run", crew=fleet(cluster, crews=2, gpus=1))
+    finally:
+        cluster.remove_node(node)
+    assert outcomes(records) == alone
+    assert set(note.read_text().split()) == {"0", "1"}
 
 
 def test_a_node_of_another_kind_is_refused() -> None:

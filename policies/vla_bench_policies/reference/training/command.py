@@ -22,7 +22,7 @@ from vla_bench_policies.reference.training.team import joined
 from vla_bench_policies.reference.training.trainer import Trainer, read_log
 
 CHECKPOINT, RECIPE = "checkpoint.safetensors", "recipe.json"
-DEVICES = {"cpu": "cpu", "cpu-deep": "cpu", "simpler": "cpu", "gpu": "cuda"}
+DEVICES = {"cpu": "cpu", "cpu-deep": "cpu", "simpler": "cpu", "simpler-close": "cpu", "gpu": "cuda"}
 """Where each preset runs if nothing else is asked for."""
 
 
@@ -37,10 +37,10 @@ class TrainReference:
     data: tuple[Path, ...]
     """Directories of demonstrations, made with `vla-bench collect`; all are mixed, frame by frame."""
 
-    preset: Literal["cpu", "cpu-deep", "simpler", "gpu"] = "cpu"
+    preset: Literal["cpu", "cpu-deep", "simpler", "simpler-close", "gpu"] = "cpu"
     """Size and recipe: `cpu` for two cores and three hours, `cpu-deep` (twice the layers) for two hours and a half more
-    with --begin, `simpler` for one core and an hour with --begin and --transfer, `gpu` for one data-centre card and
-    twenty minutes."""
+    with --begin, `simpler` for one core and half an hour with --begin and --transfer, `simpler-close` for minutes more
+    with --begin, `gpu` for one data-centre card and twenty minutes."""
 
     given: Given = "fingers"
     """What the model is given of the proprioception. Where the arm always begins alike, a model that is given its pose

@@ -30,6 +30,7 @@ from vla_bench_envs.simpler.experts import plans
 from vla_bench_envs.simpler.experts.policy import ExpertPolicy
 from vla_bench_envs.simpler.protocols import CAMERA
 from vla_bench_envs.simpler.suites import NAME, SUITES, TWINS
+from vla_bench_policies.reference.policy import ReferencePolicy
 
 try:
     assets.check()
@@ -296,3 +297,22 @@ def test_the_expert_succeeds_in_nine_of_ten_starts(task: int) -> None:
         solved += succeeded
     env.close()
     assert solved >= 0.9 * 24
+
+
+@pytest.mark.slow
+def test_the_policy_that_ships_solves_most_starts_of_the_eggplant() -> None:
+    policy = ReferencePolicy("simpler", execute=4)
+    env = SimplerEnv(protocol="reference-fast", images="lazy")
+    solved = 0
+    for index in range(0, 24, 4):
+        obs, _ = env.reset(options={"task": EGGPLANT, "init_state": index})
+        policy.reset(env.task, seed=0)
+        ended = succeeded = False
+        while not ended:
+            for action in policy.act(obs).actions:
+                obs, _, succeeded, truncated, _ = env.step(action)
+                if ended := succeeded or truncated:
+                    break
+        solved += succeeded
+    env.close()
+    assert solved >= 4

@@ -22,7 +22,9 @@ from vla_bench_policies.reference.training.team import joined
 from vla_bench_policies.reference.training.trainer import Trainer, read_log
 
 CHECKPOINT, RECIPE = "checkpoint.safetensors", "recipe.json"
-DEVICES = {"cpu": "cpu", "cpu-deep": "cpu", "cpu-cached": "cpu", "simpler": "cpu", "gpu": "cuda"}
+DEVICES = {
+    "cpu": "cpu", "cpu-deep": "cpu", "cpu-cached": "cpu", "simpler": "cpu", "simpler-close": "cpu", "gpu": "cuda",
+}  # fmt: skip
 """Where each preset runs if nothing else is asked for."""
 
 
@@ -37,10 +39,11 @@ class TrainReference:
     data: tuple[Path, ...]
     """Directories of demonstrations, made with `vla-bench collect`; all are mixed, frame by frame."""
 
-    preset: Literal["cpu", "cpu-deep", "cpu-cached", "simpler", "gpu"] = "cpu"
+    preset: Literal["cpu", "cpu-deep", "cpu-cached", "simpler", "simpler-close", "gpu"] = "cpu"
     """Size and recipe: `cpu` for two cores and three hours, `cpu-deep` (twice the layers) for two hours and a half more
     with --begin, `cpu-cached` for half an hour more with --begin, in which the policy meets its own stale rows,
-    `simpler` for one core and an hour with --begin and --transfer, `gpu` for one data-centre card and 20 minutes."""
+    `simpler` for one core and half an hour with --begin and --transfer, `simpler-close` for minutes more with --begin,
+    `gpu` for one data-centre card and 20 minutes."""
 
     given: Given = "fingers"
     """What the model is given of the proprioception. Where the arm always begins alike, a model that is given its pose

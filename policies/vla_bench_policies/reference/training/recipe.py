@@ -134,6 +134,16 @@ PRESETS: dict[str, Recipe] = {
         colour=0.1,
         validate_every=500,
     ),
+    "simpler-close": Recipe(
+        steps=420,
+        batch=16,
+        learning_rate=3e-4,
+        warmup_steps=20,
+        ema=0.998,
+        shift_px=0,
+        colour=0.1,
+        validate_every=420,
+    ),
     "gpu": Recipe(
         model=ModelConfig(patch_px=8, vision_width=192, vision_layers=3, layers=8),
         steps=12_000,
@@ -144,6 +154,6 @@ PRESETS: dict[str, Recipe] = {
 }
 """Recipes by name: `cpu` for two cores and three hours, `cpu-deep` for two hours and a half more from what `cpu` has
 reached, `cpu-cached` for half an hour more, in which `cpu-deep` learns to answer with stale rows, `simpler` for one
-core and an hour from what `cpu` has reached on another robot, `gpu` for one data-centre card and 20 minutes. `simpler`
-shifts no picture: its camera stands still and the policy is told where the hand is, so a shifted object would be
-elsewhere."""
+core and half an hour from what `cpu` has reached on another robot, `simpler-close` for minutes more, with frames drawn
+evenly, for when to close the hand, `gpu` for one data-centre card and 20 minutes. Those for SIMPLER shift no picture:
+its camera stands still and the policy is told where the hand is, so a shifted object would be elsewhere."""

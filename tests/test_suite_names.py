@@ -13,6 +13,9 @@ SOURCES = sorted(path for part in ("vla_bench", "policies") for path in (ROOT / 
 FAMILIES = sorted({name.partition("@")[0].partition("-")[0] for name in registry.suites()})
 """What suites' names begin with: libero, simpler, tabletop."""
 
+RECIPES = {"simpler", "simpler-close"}
+"""Trainings that are named for what was collected; `--preset` chooses them, no suite's name does."""
+
 CUTTING = {"startswith", "endswith", "removeprefix", "removesuffix", "split", "partition", "match", "search"}
 """Methods and functions that look at a part of a string."""
 
@@ -44,7 +47,7 @@ def names_a_suite(text: str) -> bool:
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_suite_is_told_from_another_by_its_name(path: Path) -> None:
     found = [(line, text) for line, text in deciding(ast.parse(path.read_text())) if names_a_suite(text)]
-    assert found == []
+    assert [one for one in found if path.parent.name != "training" or one[1] not in RECIPES] == []
 
 
 @pytest.mark.parametrize(

@@ -44,8 +44,8 @@
 
   function choice(kind, name, key) {
     const label = document.createElement("label");
-    const box = Object.assign(document.createElement("input"), { name: kind, value: name });
-    box.type = kind === "failures" ? "radio" : "checkbox";
+    const type = kind === "failures" ? "radio" : "checkbox";  // first: a text's empty value becomes "on" in a radio
+    const box = Object.assign(document.createElement("input"), { type, name: kind, value: name });
     box.checked = kind === "failures" && !name;
     if (key) box.dataset.key = key;
     const text = Object.assign(document.createElement("span"), { textContent: name || "no code" });

@@ -22,10 +22,7 @@ from vla_bench_policies.reference.training.team import joined
 from vla_bench_policies.reference.training.trainer import Trainer, read_log
 
 CHECKPOINT, RECIPE = "checkpoint.safetensors", "recipe.json"
-DEVICES = {
-    "cpu": "cpu", "cpu-deep": "cpu", "cpu-cached": "cpu", "simpler": "cpu", "simpler-close": "cpu", "gpu": "cuda",
-}  # fmt: skip
-"""Where each preset runs if nothing else is asked for."""
+DEVICES = ("cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -136,9 +133,9 @@ class TrainReference:
         return replace(preset, steps=self.steps or preset.steps, seed=self.seed)
 
     def _device(self) -> str:
-        name = self.device or DEVICES[self.preset]
-        if name not in DEVICES.values():
-            raise OptionError("--device", name, f"one of {', '.join(sorted(set(DEVICES.values())))}")
+        name = self.device or ("cuda" if self.preset == "gpu" else "cpu")
+        if name not in DEVICES:
+            raise OptionError("--device", name, f"one of {', '.join(DEVICES)}")
         if name == "cuda" and not torch.cuda.is_available():
             raise OptionError("--device", name, "a device that is there: torch finds no GPU; --device cpu is slow")
         return name

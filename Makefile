@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 EXTRAS := libero,demonstrations,robot,torch,quantised,dev
 WORKERS ?= $(shell nproc)
+TEST_WORKERS ?= $(shell cores=$$(nproc); echo $$((cores < 4 ? cores : 4)))
 PROFILE ?= fast
 COLLECT := $(BIN)/vla-bench collect --protocol reference$(if $(filter fast,$(PROFILE)),-fast) --pushes-hz 0.5 --workers $(WORKERS)
 DATA := $(foreach suite,object goal spatial 10,demonstrations/libero-$(suite)-$(PROFILE))
@@ -89,7 +90,7 @@ gpu-success: setup  ## The same methods and budgets in the loop, without a GPU, 
 test: setup  ## Lint, and the tests and notebooks that pass in minutes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest --nbmake -m "not slow and not gpu" tests notebooks
+	$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile --nbmake -m "not slow and not gpu" tests notebooks
 
 test-slow: setup  ## The tests that take longer: all forty experts, kill -9 on the real simulator
 	$(BIN)/python -m pytest -m "slow and not gpu"

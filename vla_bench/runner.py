@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
-from tqdm import tqdm
-
 from vla_bench import journal, provenance, registry
 from vla_bench.cluster.errors import MissingRayError
 from vla_bench.cluster.options import FleetOptions
@@ -18,6 +16,7 @@ from vla_bench.parallel import dealing
 from vla_bench.parallel.crew import Crew, CrewOptions
 from vla_bench.plan import ResolvedPlan
 from vla_bench.policy import Policy, PrivilegedPolicy
+from vla_bench.progress import Progress
 from vla_bench.rollout import run_episode
 from vla_bench.types import Cell, EpisodeRecord, Outcome
 
@@ -63,11 +62,11 @@ def run(
         mine = _turns(plan, shard)
         done = journal.finished(records)
         todo = [(cell, method) for cell, method in mine if (method, cell) not in done]
-        bar = tqdm(
+        bar = Progress(
             total=len(mine),
             initial=len(mine) - len(todo),
             unit="episode",
-            disable=None if show_progress is None else not show_progress,
+            show=show_progress,
         )
         with bar:
             if todo:
@@ -135,7 +134,7 @@ def _play(
     pages: journal.Journal,
     todo: list[tuple[Cell, str]],
     attempts: Counter,
-    bar: tqdm,
+    bar: Progress,
     how: dict[str, str],
 ) -> list[EpisodeRecord]:
     policy = registry.policy(plan.policy)
@@ -172,7 +171,7 @@ def _play_together(
     pages: journal.Journal,
     todo: list[tuple[Cell, str]],
     attempts: Counter,
-    bar: tqdm,
+    bar: Progress,
     how: dict[str, str],
 ) -> list[EpisodeRecord]:
     played: list[EpisodeRecord] = []

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from vla_bench import journal, provenance, registry
 from vla_bench.contestant import Answer, Contestant
 from vla_bench.errors import RunAbortedError
+from vla_bench.progress import Progress
 from vla_bench.replay import recording
 from vla_bench.replay.plan import ReplayPlan
 from vla_bench.replay.record import ReplayRecord
@@ -66,7 +66,7 @@ def replay(plan: ReplayPlan, directory: Path, watch: Watch | None = None) -> lis
         provenance.write(directory, plan.to_dict(), found)
         records = journal.read_as(ReplayRecord.from_dict, directory)
         done = journal.finished(records)
-        for index in tqdm(plan.chosen, unit="recording", disable=None):
+        for index in Progress(plan.chosen, unit="recording"):
             due = [contestant for contestant in contestants if (contestant.method, index) not in done]
             if not due:
                 continue

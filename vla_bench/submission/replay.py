@@ -7,13 +7,13 @@ from math import isclose
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from vla_bench import journal, provenance, registry
 from vla_bench.contestant import Contestant
 from vla_bench.errors import VlaBenchError
 from vla_bench.plan import ResolvedPlan
 from vla_bench.policy import PrivilegedPolicy
+from vla_bench.progress import Progress
 from vla_bench.rollout import run_episode
 from vla_bench.submission.episode_rules import place
 from vla_bench.submission.runs import PackedRun
@@ -57,7 +57,7 @@ def replay(runs: list[PackedRun], n: int, seed: int) -> Replay:
     rng = np.random.default_rng(seed)
     drawn = sorted(rng.choice(len(finished), min(n, len(finished)), replace=False)) if finished else []
     done = Replay(seed)
-    with tqdm(total=len(drawn), unit="episode", disable=None) as bar:
+    with Progress(total=len(drawn), unit="episode") as bar:
         for run in runs:
             chosen = [record for index in drawn for owner, record in [finished[index]] if owner is run]
             if chosen:
@@ -65,7 +65,7 @@ def replay(runs: list[PackedRun], n: int, seed: int) -> Replay:
     return done
 
 
-def _replay_run(done: Replay, run: PackedRun, chosen: list[EpisodeRecord], bar: tqdm) -> None:
+def _replay_run(done: Replay, run: PackedRun, chosen: list[EpisodeRecord], bar: Progress) -> None:
     """Play the drawn episodes of one run, if this machine has what made them."""
     results: list[str] = []
     try:

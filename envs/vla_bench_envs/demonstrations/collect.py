@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from vla_bench import provenance, registry
 from vla_bench.demonstrations import layout
@@ -18,6 +17,7 @@ from vla_bench.demonstrations.layout import Layout
 from vla_bench.demonstrations.writer import DatasetWriteError, DatasetWriter, OtherConditionsError
 from vla_bench.errors import OptionError
 from vla_bench.lock import only_writer
+from vla_bench.progress import Progress
 from vla_bench.protocol import Protocol
 from vla_bench.suite import Suite
 from vla_bench.types import Task
@@ -133,7 +133,7 @@ class Collect:
                 self._follow(crew, shelves, writer, bar)
             return [_summary(self.out, task, shelf, writer) for task, shelf in shelves.items()]
 
-    def _follow(self, crew: Crew, shelves: dict[Task, Shelf], writer: DatasetWriter, bar: tqdm) -> None:
+    def _follow(self, crew: Crew, shelves: dict[Task, Shelf], writer: DatasetWriter, bar: Progress) -> None:
         """Move demonstrations into the dataset while processes make them."""
         while crew.busy:
             try:
@@ -160,13 +160,13 @@ class Collect:
     def _n_kept(self, shelves: dict[Task, Shelf]) -> int:
         return sum(len(shelf.kept(self.episodes)) for shelf in shelves.values())
 
-    def _bar(self, shelves: dict[Task, Shelf], show: bool | None) -> tqdm:
-        return tqdm(
+    def _bar(self, shelves: dict[Task, Shelf], show: bool | None) -> Progress:
+        return Progress(
             total=len(shelves) * self.episodes,
             initial=self._n_kept(shelves),
             unit="demonstration",
             smoothing=0.1,
-            disable=None if show is None else not show,
+            show=show,
         )
 
     @property

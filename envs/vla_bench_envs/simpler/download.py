@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tqdm import tqdm
-
+from vla_bench.progress import Progress
 from vla_bench_envs.simpler.errors import DownloadError
 
 log = logging.getLogger(__name__)
@@ -61,13 +60,13 @@ def _receive(url: str, partial: Path, show_progress: bool | None) -> None:
             goes_on = answer.status == 206
             have = have if goes_on else 0
             length = int(answer.headers.get("Content-Length") or 0)
-            bar = tqdm(
+            bar = Progress(
                 total=have + length or None,
                 initial=have,
                 unit="B",
                 unit_scale=True,
                 desc=partial.name.removesuffix(".zip.partial"),
-                disable=None if show_progress is None else not show_progress,
+                show=show_progress,
             )
             with bar, partial.open("ab" if goes_on else "wb") as stream:
                 n_bytes = 0

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from vla_bench.progress import Progress
 from vla_bench_policies.learned.recipe import LoopRecipe
 from vla_bench_policies.learned.sharing import ALONE
 from vla_bench_policies.learned.windows import WindowBatch, Windows
@@ -105,8 +105,8 @@ class NetworkTrainer:
         Raises:
             CheckpointWriteError: If the state cannot be written.
         """
-        hidden = None if self._team.leads else True
-        bar = tqdm(total=self.recipe.steps, initial=self.state.step, unit="step", disable=hidden, smoothing=0.05)
+        show = None if self._team.leads else False
+        bar = Progress(total=self.recipe.steps, initial=self.state.step, unit="step", show=show, smoothing=0.05)
         began = time.monotonic() - self.state.seconds
         rows: list[dict[str, Tensor]] = []
         with bar, closing(self._batches()) as batches:

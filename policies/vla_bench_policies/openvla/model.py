@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
+from vla_bench.progress import Progress
 from vla_bench_policies.openvla.config import DecoderShape
 from vla_bench_policies.openvla.errors import PublishedCheckpointError
 from vla_bench_policies.openvla.placement import BITS, Placement
@@ -100,7 +100,7 @@ def load_trunk(
     Raises:
         PublishedCheckpointError: Naming the first tensor that is missing, or of another shape, or too many.
     """
-    with tqdm(total=source.n_bytes, desc=f"load {source.path.name}", unit="B", unit_scale=True, disable=None) as bar:
+    with Progress(total=source.n_bytes, desc=f"load {source.path.name}", unit="B", unit_scale=True) as bar:
         intake = Intake(source, placement.dtype, placement.device, bar)
         first, second = (TowerShape.of(source, f"{VISION}{prefix}.") for prefix in PREFIXES)
         with torch.device("meta"):

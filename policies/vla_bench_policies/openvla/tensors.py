@@ -8,8 +8,8 @@ from typing import Protocol
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from tqdm import tqdm
 
+from vla_bench.progress import Progress
 from vla_bench_policies.openvla.config import read_json
 from vla_bench_policies.openvla.errors import PublishedCheckpointError
 
@@ -111,7 +111,7 @@ class Intake:
     """Reads tensors in a given type onto a device, checks their shapes, shows progress, and hashes what it reads."""
 
     def __init__(
-        self, source: TensorSource, dtype: torch.dtype, device: torch.device, bar: "tqdm | None" = None
+        self, source: TensorSource, dtype: torch.dtype, device: torch.device, bar: "Progress | None" = None
     ) -> None:
         self.source = source
         self._dtype, self._device, self._bar = dtype, device, bar

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from vla_bench import provenance
 from vla_bench.demonstrations.dataset import HOLD_OUT_EVERY, Dataset
 from vla_bench.errors import VlaBenchError
+from vla_bench.progress import Progress
 
 GRIPPER = 6
 """Entry of an action that closes the gripper."""
@@ -213,7 +213,7 @@ def _decode(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as stream:
-            for index in tqdm(range(len(dataset)), desc=f"decode {dataset.directory.name}", disable=None):
+            for index in Progress(range(len(dataset)), desc=f"decode {dataset.directory.name}"):
                 images = dataset.load(index, cameras=cameras).images
                 if preparation is not None:
                     images = {name: [preparation.apply(one) for one in frames] for name, frames in images.items()}

@@ -8,8 +8,8 @@ asking it first, in every frame, costs little.
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
+from vla_bench.progress import Progress
 from vla_bench_policies.reference.model import ReferenceVLA
 from vla_bench_policies.reference.training.batches import N_SIGHTS, Batches
 from vla_bench_policies.reference.training.recipe import Recipe, cosine_rate
@@ -36,7 +36,7 @@ def learn_to_see(model: ReferenceVLA, batches: Batches, recipe: Recipe) -> list[
     learns = [*model.vision.parameters(), *model.projector.parameters(), *readout.parameters()]
     optimiser = torch.optim.AdamW(learns, lr=recipe.sight_rate, betas=(0.9, 0.95), weight_decay=recipe.weight_decay)
     errors: list[Tensor] = []
-    bar = tqdm(range(recipe.sight_steps), desc="see", unit="step", disable=None, smoothing=0.05)
+    bar = Progress(range(recipe.sight_steps), desc="see", unit="step", smoothing=0.05)
     for step in bar:
         for group in optimiser.param_groups:
             group["lr"] = cosine_rate(recipe.sight_rate, recipe.warmup_steps, recipe.sight_steps, step)

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
+from vla_bench.progress import Progress
 from vla_bench.types import ActionSpec
 from vla_bench_policies.reference.actions import Range
 from vla_bench_policies.reference.checkpoint import Checkpoint
@@ -109,8 +109,8 @@ class Trainer:
         Raises:
             CheckpointWriteError: If the state cannot be written.
         """
-        hidden = None if self.team.leads else True
-        bar = tqdm(total=self.recipe.steps, initial=self.state.step, unit="step", disable=hidden, smoothing=0.05)
+        show = None if self.team.leads else False
+        bar = Progress(total=self.recipe.steps, initial=self.state.step, unit="step", show=show, smoothing=0.05)
         began = time.monotonic() - self.state.seconds
         window: list[dict[str, Tensor]] = []
         try:

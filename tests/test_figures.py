@@ -11,7 +11,7 @@ from matplotlib.container import ErrorbarContainer
 
 from vla_bench import cli, figures
 from vla_bench.errors import ResultsWriteError
-from vla_bench.figures.cache import NothingToDrawError
+from vla_bench.figures.cache import AGE, NothingToDrawError
 from vla_bench.figures.paper import FAMILIES
 
 matplotlib.use("Agg")
@@ -177,6 +177,12 @@ def test_results_without_a_cache_say_so(ax: Axes) -> None:
         figures.reuse_over_episode(ax, QUERIES.drop(columns=["cache effective", "cache age_max"]))
 
 
+def aged(queries: pd.DataFrame) -> pd.DataFrame:
+    """Say of each query that all it reuses is as old as its index: nothing, 1, 2 to 3 twice, 4 to 7 twice."""
+    ones = {0: [0] * 6, 1: [9, 0, 0, 0, 0, 0], 2: [0, 9, 0, 0, 0, 0], 3: [0, 9, 0, 0, 0, 0]}
+    return queries.assign(**{"cache age_counts": [ones.get(age, [0, 0, 9, 0, 0, 0]) for age in queries[AGE]]})
+
+
 def test_distance_is_of_the_steps_that_a_query_serves(ax: Axes) -> None:
     """Ten recordings; what is `n` inferences old is `n` mm off in the first step that it serves, and `n + 2` after."""
     queries = pd.concat([QUERIES[QUERIES["method"] == "random:0.6"].assign(recording=one) for one in range(10)])
@@ -185,10 +191,29 @@ def test_distance_is_of_the_steps_that_a_query_serves(ax: Axes) -> None:
         for one in range(10)
         for step in range(48)
     )
-    figures.distance_against_age(ax, steps, queries)
+    figures.distance_against_age(ax, steps, aged(queries))
     (container,) = ax.containers
-    assert container.lines[0].get_xdata().tolist() == [1, 2, 3, 4, 5]
-    assert container.lines[0].get_ydata().tolist() == pytest.approx([age + 14 / 8 for age in range(1, 6)])
+    assert container.lines[0].get_xdata().tolist() == pytest.approx([0, 1, 2])
+    assert container.lines[0].get_ydata().tolist() == pytest.approx([age + 14 / 8 for age in (1, 2.5, 4.5)])
+    assert [label.get_text() for label in ax.get_xticklabels()][:3] == ["1", "2 to 3", "4 to 7"]
+
+
+def test_settings_of_one_method_are_told_apart_where_their_ages_are_drawn(ax: Axes) -> None:
+    names = ("random:0.4", "random:0.8")
+    own = QUERIES[QUERIES["method"] == "random:0.6"]
+    queries = pd.concat([own.assign(method=name, recording=one) for name in names for one in range(5)])
+    steps = queries[["method", "recording", "step"]].assign(distance_mm=1.0)
+    figures.distance_against_age(ax, steps, aged(queries))
+    first, second = (container.lines[0] for container in ax.containers)
+    assert first.get_linestyle() != second.get_linestyle()
+    assert (first.get_xdata() < second.get_xdata()).all()
+
+
+def test_methods_that_reuse_nothing_have_no_age_to_draw(ax: Axes) -> None:
+    full = QUERIES[QUERIES["method"] == "full"]
+    steps = full[["method", "recording", "step"]].assign(distance_mm=0.0)
+    with pytest.raises(NothingToDrawError, match="no reused row to draw"):
+        figures.distance_against_age(ax, steps, aged(full.assign(**{AGE: 0})))
 
 
 FAMILIES_FRAME = pd.DataFrame(

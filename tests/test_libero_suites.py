@@ -12,7 +12,7 @@ pytest.importorskip("libero.libero")
 import vla_bench
 from vla_bench.errors import OptionError, UnknownNameError
 from vla_bench.suite import Suite
-from vla_bench_envs.libero.environment import CHARACTERS, LiberoEnv
+from vla_bench_envs.libero.environment import LiberoEnv
 from vla_bench_envs.libero.protocols import PROTOCOLS, protocol
 from vla_bench_envs.libero.suites import (
     N_INITIAL_STATES,
@@ -51,7 +51,7 @@ def test_every_task_has_its_files_and_a_unique_name(name: str) -> None:
     assert [task.index for task in tasks] == list(range(len(tasks)))
     for task in tasks:
         assert suite.problem_file(task).is_file()
-        assert set(task.instruction) <= CHARACTERS
+        assert set(task.instruction) <= LiberoEnv.CHARACTERS
         assert task.n_initial_states == N_INITIAL_STATES
         assert task.horizon == suite.horizon
     for task in (tasks[0], tasks[-1]):

@@ -19,7 +19,7 @@ from vla_bench.rollout import run_episode
 from vla_bench.testing import check_environment
 from vla_bench.types import Task
 from vla_bench_envs.simpler_google import diagnosis
-from vla_bench_envs.simpler_google.environment import LONGEST, SimplerGoogleEnv
+from vla_bench_envs.simpler_google.environment import SimplerGoogleEnv
 from vla_bench_envs.simpler_google.errors import VARIABLE
 from vla_bench_envs.simpler_google.protocols import CAMERA, PROTOCOLS
 from vla_bench_envs.simpler_google.registration import register_environments
@@ -79,7 +79,7 @@ def test_every_sweep_is_built_and_reset_with_what_the_scripts_pass(python: str, 
                 if start.object_xy_m
                 else {"episode_id": start.episode_id},
             }
-            assert len(moment.instruction) <= LONGEST
+            assert len(moment.instruction) <= SimplerGoogleEnv.LONGEST
     simulator.close()
 
 

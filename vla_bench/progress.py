@@ -29,13 +29,13 @@ class Progress(tqdm):
                         "miniters": 1, "delay": LINE_EVERY_S, "leave": True, "position": 0}  # fmt: skip
         super().__init__(iterable, disable=show is False, **options)
 
-    def refresh(self, *args: Any, **kwargs: Any) -> bool | None:
+    def refresh(self, *args: Any, **kwargs: Any) -> None:
         """Draw the bar, or write a line where the last one is old enough."""
         if self._as_lines:
             if time.monotonic() < self._next_line:
-                return None
+                return
             self._next_line = time.monotonic() + LINE_EVERY_S
-        return super().refresh(*args, **kwargs)
+        super().refresh(*args, **kwargs)
 
 
 class _Lines:

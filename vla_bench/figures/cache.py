@@ -10,6 +10,10 @@ from vla_bench.errors import VlaBenchError
 from vla_bench.figures.paper import dashes, legend_above, look
 
 AGE = "cache age_max"
+AGE_COUNTS = "cache age_counts"
+AGES = ("1", "2 to 3", "4 to 7", "8 to 15", "16 to 31", "32+")
+"""Classes of `AGE_COUNTS`: reused rows by how many inferences ago they were computed."""
+
 EFFECTIVE = "cache effective"
 
 
@@ -65,38 +69,52 @@ def _over_episode(ax: Axes, queries: pd.DataFrame, of: Callable[[pd.DataFrame], 
 
 
 def distance_against_age(ax: Axes, steps: pd.DataFrame, queries: pd.DataFrame) -> None:
-    """Draw the action distance to the full computation [mm] against the greatest age of what was reused [inferences].
+    """Draw the action distance to the full computation [mm] against the age of what was reused [inferences].
 
-    Points are medians of the queries of one age, bars their quartiles; ages with fewer than 5 queries are left out. A
-    distance is the mean over the steps that a query's actions serve. Frames are those that `vla-bench replay` writes.
+    The age of a query is the class, of those that a record counts (`AGES`), that holds the median of its reused rows;
+    what one row is, the oldest, says little where a few are never asked for again. Points are medians of the queries of
+    one class, bars their quartiles; classes with fewer than 5 queries are left out. A distance is the mean over the
+    steps that a query's actions serve. Frames are those that `vla-bench replay` writes.
+
+    Raises:
+        NothingToDrawError: If nothing was reused.
     """
-    asked = _cached(queries).sort_values("step")
+    asked = _cached(queries)
+    asked = asked.assign(asked=asked["step"], age=[_median_age(counts) for counts in asked[AGE_COUNTS]])
     served = pd.merge_asof(
         steps.sort_values("step"),
-        asked[["method", "recording", "step", AGE]].rename(columns={"step": "asked"}),
-        left_on="step",
-        right_on="asked",
+        asked[["method", "recording", "step", "asked", "age"]].sort_values("step"),
+        on="step",
         by=["method", "recording"],
-    ).dropna(subset=[AGE])
-    by_query = served.groupby(["method", "recording", "asked", AGE], as_index=False)["distance_mm"].mean()
-    for method, own in by_query[by_query[AGE] > 0].groupby("method"):
-        ages = own.groupby(AGE)["distance_mm"]
-        known = ages.quantile([0.25, 0.5, 0.75]).unstack()[ages.size() >= 5]
-        if not len(known):
-            continue
-        style = look(str(method))
+    ).dropna(subset=["age"])
+    by_query = served.groupby(["method", "recording", "asked", "age"], as_index=False)["distance_mm"].mean()
+    quartiles = by_query.groupby(["method", "age"])["distance_mm"].quantile([0.25, 0.5, 0.75]).unstack()
+    quartiles = quartiles[by_query.groupby(["method", "age"]).size() >= 5]
+    methods = sorted(map(str, quartiles.index.unique("method")))
+    if not methods:
+        raise NothingToDrawError("reused row", "five queries of a method that reused rows of one age")
+    lines = dashes(methods)
+    for method, aside in zip(methods, np.linspace(-0.25, 0.25, len(methods) + 2)[1:-1], strict=True):
+        known, style = quartiles.loc[method], look(method)
         low, middle, high = (known[q].to_numpy() for q in (0.25, 0.5, 0.75))
         ax.errorbar(
-            known.index, middle, yerr=np.stack((middle - low, high - middle)), color=style.colour,
-            marker=style.marker, markersize=4, linewidth=1, capsize=2, label=str(method),
+            known.index.to_numpy() + aside, middle, yerr=np.stack((middle - low, high - middle)), color=style.colour,
+            marker=style.marker, linestyle=lines[method], markersize=4, linewidth=1, elinewidth=0.6, capsize=2,
+            label=method,
         )  # fmt: skip
-    ax.set_xscale("log", base=2)
-    ax.xaxis.set_major_formatter(lambda age, _: f"{age:g}")
-    ax.set_xlabel("greatest age reused [inferences]")
+    ax.set_xticks(range(len(AGES)), AGES)
+    ax.set_xlabel("median age of what is reused [inferences]")
     ax.set_ylabel("distance to full computation [mm]")
     ax.set_ylim(bottom=0)
     ax.grid(alpha=0.25)
     legend_above(ax)
+
+
+def _median_age(counts: np.ndarray) -> float:
+    """Return the class that holds the median of the reused rows; NaN if none was."""
+    if not (total := np.sum(counts)):
+        return np.nan
+    return float(np.searchsorted(np.cumsum(counts), total / 2))
 
 
 def _cached(queries: pd.DataFrame) -> pd.DataFrame:

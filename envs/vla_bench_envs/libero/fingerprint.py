@@ -66,7 +66,7 @@ def fingerprint(suite: str, protocol: Protocol) -> Fingerprint:
         images = hashlib.sha256()
         for camera in protocol.cameras:
             images.update(obs[camera].tobytes())
-        for action in fixed_actions(env.action_size):
+        for action in fixed_actions(env.task.action_spec.size):
             env.step(action)
         return Fingerprint(
             protocol=str(protocol),

@@ -13,6 +13,7 @@ from vla_bench.protocol import Protocol
 from vla_bench.types import Task
 from vla_bench_envs.libero.protocols import CONTROL_HZ, PROTOCOLS
 from vla_bench_envs.libero.startup import libero_path, task_names
+from vla_bench_envs.tasks import find_task
 
 if TYPE_CHECKING:
     from vla_bench_envs.libero.demonstrations.source import LiberoSource
@@ -79,15 +80,7 @@ class LiberoSuite:
             OptionError: If the position is out of range.
             UnknownNameError: If no task has that name.
         """
-        tasks = self.tasks()
-        if isinstance(key, str):
-            by_name = {task.name: task for task in tasks}
-            if key not in by_name:
-                raise UnknownNameError(f"task of {self.name}", key, by_name)
-            return by_name[key]
-        if isinstance(key, bool) or not isinstance(key, (int, np.integer)) or not 0 <= key < len(tasks):
-            raise OptionError("task", key, f"a name, or an index from 0 to {len(tasks) - 1} ({self.name})")
-        return tasks[int(key)]
+        return find_task(self.name, self.tasks(), key)
 
     def problem_file(self, task: Task) -> Path:
         """Return the path of the task's BDDL file."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vla_bench import registry
-from vla_bench_envs.robot.environment import CHARACTERS
+from vla_bench_envs.robot.environment import RealRobotEnv
 from vla_bench_envs.robot.errors import RobotFileError
 from vla_bench_envs.robot.limits import load as load_limits
 from vla_bench_envs.robot.suites import CONTROL_HZ, RobotSuite
@@ -143,7 +143,7 @@ def _tasks_problem(found: dict[str, Any]) -> str | None:
         wrong = [key for key, kind in TASK_KEYS.items() if type(task[key]) is not kind or not task[key]]
         if wrong or task["horizon_steps"] < 0 or task["n_starts"] < 0:
             return f"a task has {', '.join(wrong) or 'a number below 0'}, expected text and numbers above 0"
-        strange = sorted(set(task["instruction"]) - CHARACTERS)
+        strange = sorted(set(task["instruction"]) - RealRobotEnv.CHARACTERS)
         if strange:
             return f"an instruction has {strange!r}; it may have small letters, digits, spaces and .,'-"
     if len({task["name"] for task in tasks}) < len(tasks):

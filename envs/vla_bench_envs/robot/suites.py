@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from vla_bench.errors import OptionError, UnknownNameError
 from vla_bench.protocol import Protocol, RenderProfile
 from vla_bench.types import Task
 from vla_bench_envs.robot.errors import ServerNeededError
 from vla_bench_envs.robot.registration import GYM_ID
 from vla_bench_envs.robot.tabletop.tasks import HORIZON_STEPS, N_INITIAL_STATES, TASKS
+from vla_bench_envs.tasks import find_task
 
 if TYPE_CHECKING:
     from vla_bench_envs.robot.environment import RealRobotEnv
@@ -115,15 +115,7 @@ class RobotSuite:
             OptionError: If the position is out of range.
             UnknownNameError: If no task has that name.
         """
-        tasks = self.tasks()
-        if isinstance(key, str):
-            by_name = {task.name: task for task in tasks}
-            if key not in by_name:
-                raise UnknownNameError(f"task of {self.name}", key, by_name)
-            return by_name[key]
-        if isinstance(key, bool) or not isinstance(key, int | np.integer) or not 0 <= key < len(tasks):
-            raise OptionError("task", key, f"a name, or an index from 0 to {len(tasks) - 1} ({self.name})")
-        return tasks[int(key)]
+        return find_task(self.name, self.tasks(), key)
 
     def protocols(self) -> dict[str, Protocol]:
         """Return the presets by name."""

@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
-import numpy as np
-
-from vla_bench.errors import OptionError, UnknownNameError
+from vla_bench.errors import UnknownNameError
 from vla_bench.protocol import Protocol
 from vla_bench.types import ActionSpec, Task
 from vla_bench_envs.simpler import assets
 from vla_bench_envs.simpler.protocols import CONTROL_HZ, PROTOCOLS, SimplerProtocol
+from vla_bench_envs.tasks import find_task
 
 if TYPE_CHECKING:
     from vla_bench_envs.simpler.demonstrations.source import SimplerSource
@@ -99,15 +98,7 @@ class SimplerSuite:
             OptionError: If the position is out of range.
             UnknownNameError: If no task has that name.
         """
-        tasks = self.tasks()
-        if isinstance(key, str):
-            by_name = {task.name: task for task in tasks}
-            if key not in by_name:
-                raise UnknownNameError(f"task of {self.name}", key, by_name)
-            return by_name[key]
-        if isinstance(key, bool) or not isinstance(key, (int, np.integer)) or not 0 <= key < len(tasks):
-            raise OptionError("task", key, f"a name, or an index from 0 to {len(tasks) - 1} ({self.name})")
-        return tasks[int(key)]
+        return find_task(self.name, self.tasks(), key)
 
     def protocols(self) -> dict[str, Protocol]:
         """Return the presets by name, for the assets that are there: stand-ins show in a protocol's own name."""

@@ -4,15 +4,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
-from vla_bench.errors import OptionError, UnknownNameError
+from vla_bench.errors import UnknownNameError
 from vla_bench.protocol import Protocol
 from vla_bench.types import ActionSpec, Task
 from vla_bench_envs.simpler_google.matching import MATCHING
 from vla_bench_envs.simpler_google.protocols import CONTROL_HZ, PROTOCOLS, GoogleProtocol
 from vla_bench_envs.simpler_google.starts import Playbook
 from vla_bench_envs.simpler_google.variants import VARIANTS
+from vla_bench_envs.tasks import find_task
 
 if TYPE_CHECKING:
     from vla_bench_envs.simpler_google.environment import SimplerGoogleEnv
@@ -77,15 +76,7 @@ class GoogleSuite:
             OptionError: If the position is out of range.
             UnknownNameError: If no task has that name.
         """
-        tasks = self.tasks()
-        if isinstance(key, str):
-            by_name = {task.name: task for task in tasks}
-            if key not in by_name:
-                raise UnknownNameError(f"task of {self.name}", key, by_name)
-            return by_name[key]
-        if isinstance(key, bool) or not isinstance(key, (int, np.integer)) or not 0 <= key < len(tasks):
-            raise OptionError("task", key, f"a name, or an index from 0 to {len(tasks) - 1} ({self.name})")
-        return tasks[int(key)]
+        return find_task(self.name, self.tasks(), key)
 
     def protocols(self) -> dict[str, Protocol]:
         """Return the presets by name."""

@@ -85,5 +85,5 @@ class Rating:
         return press
 
     def _facts(self) -> dict[str, object]:
-        asked = {"milestones": self._plan.milestones, "failures": self._plan.failures}
+        asked: dict[str, object] = {"milestones": self._plan.milestones, "failures": self._plan.failures}
         return {"mode": "label", "total": len(self._films), "rubric": self._plan.rubric} | asked

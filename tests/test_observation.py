@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vla_bench.errors import StaleImageError
-from vla_bench_envs.libero.observation import LazyObservation
+from vla_bench_envs.observation import LazyObservation
 
 PICTURES = {"left": np.zeros((2, 2, 3), np.uint8), "right": np.ones((2, 2, 3), np.uint8)}
 

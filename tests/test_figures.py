@@ -137,7 +137,7 @@ def test_twenty_methods_have_a_legend_that_fits_above_axes_of_the_usual_size(ax:
     ax.figure.draw_without_rendering()
     usual = ax.get_window_extent().height
     ax.clear()
-    long = [row(f"a-method-with-a-long-name:{index}", 0.8, 10) for index in range(20)]
+    long = [row(f"a-method-with-a-long-name-{index}:1", 0.8, 10) for index in range(20)]
     figures.success_against_latency(ax, pd.DataFrame(long))
     ax.figure.draw_without_rendering()
     legend = ax.get_legend().get_window_extent()
@@ -230,10 +230,20 @@ FAMILIES_FRAME = pd.DataFrame(
 
 
 def test_the_legend_of_the_frontier_says_each_familys_hypervolume_once(ax: Axes) -> None:
-    figures.success_against_latency(ax, pd.concat([SUMMARY, SUMMARY.assign(method="token-cache:1")]), FAMILIES_FRAME)
+    figures.success_against_latency(
+        ax, pd.concat([SUMMARY, SUMMARY.tail(1).assign(method="token-cache:1")]), FAMILIES_FRAME
+    )
     labels = [label for label in drawn(ax) if "HV" in label]
     assert labels == ["action-reuse:2 (HV 0.35)", "token-cache:0 (HV 0.24)"]
     assert ax.get_legend().get_title().get_text() == "n=48 each; HV: hypervolume"
+
+
+def test_a_family_of_many_budgets_is_one_entry_of_the_legend_and_each_a_point(ax: Axes) -> None:
+    budgets = [row(f"random:0.{tenths}", 0.8, 10 - tenths, episodes=50 + tenths) for tenths in (2, 4, 6)]
+    figures.success_against_latency(ax, pd.DataFrame([row("full", 0.8, 10), *budgets]))
+    assert len(ax.containers) == 4
+    texts = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert texts == ["full (n=48)", "random, 3 budgets (n=50 to 54)"]
 
 
 def test_where_methods_have_different_numbers_of_starts_each_says_its_own(ax: Axes) -> None:

@@ -1,5 +1,6 @@
 """Success against policy time, its budgets joined; and what each family of methods attains within a time."""
 
+from collections.abc import Hashable, Iterable
 from typing import Literal, cast
 
 import pandas as pd
@@ -11,38 +12,34 @@ from vla_bench.figures.cache import NothingToDrawError
 from vla_bench.figures.paper import legend_above, look
 from vla_bench.registry import family
 
+MANY = 3
+"""Budgets of a family from which on the legend names the family alone."""
+
 
 def success_against_latency(ax: Axes, summary: pd.DataFrame, families: pd.DataFrame | None = None) -> None:
     """Draw success (Wilson 95 %) against policy time a control step (bootstrap 95 %), one point a method.
 
     A line joins the budgets of one method; the stair is the Pareto front: what no other point beats in both.
     `summary` is what `tables.summarise` returns. Methods without a timed query are left out. With `families`, what
-    `compare.frontier_df` returns, the legend says each family's hypervolume (HV) behind its first budget.
+    `compare.frontier_df` returns, the legend says each family's hypervolume (HV) behind its first budget. A family of
+    three budgets or more is one entry of the legend: its points look alike, and a table says which is which.
     """
     volumes = _hypervolumes(families)
-    counts = set(summary["episodes"] - summary["errors"]) if volumes else set()
-    said_once = f"n={counts.pop()} each; HV: hypervolume" if len(counts) == 1 else ""  # room for two columns
     drawn = summary.dropna(subset=["policy_ms_per_step", "success"])
+    drawn = drawn.assign(family=drawn["method"].map(family), starts=drawn["episodes"] - drawn["errors"])
+    said_once = ""
+    if volumes and drawn["starts"].nunique() == 1:  # room for two columns
+        said_once = f"n={drawn['starts'].iloc[0]} each; HV: hypervolume"
     several = drawn[["suite", "policy"]].drop_duplicates().shape[0] > 1
-    for _, row in drawn.iterrows():
-        name = row["method"] if not several else f"{row['suite']} {row['policy']} {row['method']}"
-        x, y = row["policy_ms_per_step"], 100 * row["success"]
-        style = look(row["method"])
-        volume = volumes.pop((row["suite"], row["policy"], family(row["method"])), None)
-        said = [] if said_once else [f"n={row['episodes'] - row['errors']}"]
-        said += [] if volume is None else [f"HV {volume:.2f}"]
-        ax.errorbar(
-            x,
-            y,
-            xerr=[[x - row["policy_ms_per_step_low"]], [row["policy_ms_per_step_high"] - x]],
-            yerr=[[y - 100 * row["success_low"]], [100 * row["success_high"] - y]],
-            color=style.colour,
-            marker=style.marker,
-            markersize=6,
-            capsize=2.5,
-            linewidth=1,
-            label=f"{name} ({', '.join(said)})" if said else name,
-        )
+    for key, budgets in drawn.groupby(["suite", "policy", "family"], sort=False):
+        many = len(budgets) >= MANY
+        for place, (_, row) in enumerate(budgets.iterrows()):
+            said = [] if said_once else [f"n={_range(budgets['starts'] if many else [row['starts']])}"]
+            said += [f"HV {volumes[key]:.2f}"] if key in volumes and not place else []
+            name = f"{row['family']}, {len(budgets)} budgets" if many else row["method"]
+            name = f"{row['suite']} {row['policy']} {name}" if several else name
+            label = f"{name} ({', '.join(said)})" if said else name
+            _draw_point(ax, row, NO_ENTRY if many and place else label)
     for _, block in drawn.sort_values("policy_ms_per_step").groupby(["suite", "policy"]):
         for method, budgets in block.groupby(block["method"].map(family)):
             at = budgets["policy_ms_per_step"], 100 * budgets["success"]
@@ -55,6 +52,31 @@ def success_against_latency(ax: Axes, summary: pd.DataFrame, families: pd.DataFr
     ax.set_xlim(left=0)
     ax.grid(alpha=0.25)
     legend_above(ax, title=said_once)
+
+
+NO_ENTRY = "_nolegend_"
+"""Label that matplotlib leaves out of a legend."""
+
+
+def _draw_point(ax: Axes, row: pd.Series, label: str) -> None:
+    x, y, style = row["policy_ms_per_step"], 100 * row["success"], look(row["method"])
+    ax.errorbar(
+        x,
+        y,
+        xerr=[[x - row["policy_ms_per_step_low"]], [row["policy_ms_per_step_high"] - x]],
+        yerr=[[y - 100 * row["success_low"]], [100 * row["success_high"] - y]],
+        color=style.colour,
+        marker=style.marker,
+        markersize=6,
+        capsize=2.5,
+        linewidth=1,
+        label=label,
+    )
+
+
+def _range(counts: Iterable[int]) -> str:
+    least, most = min(counts), max(counts)
+    return str(least) if least == most else f"{least} to {most}"
 
 
 FILLED: dict[int, Literal["full", "left", "right", "bottom", "top", "none"]] = {90: "none", 75: "left", 50: "full"}
@@ -98,7 +120,7 @@ def success_at_equal_latency(ax: Axes, families: pd.DataFrame) -> None:
     legend_above(ax, [*marks, Line2D([], [], color="0.6", linewidth=2, label="full")])
 
 
-def _hypervolumes(families: pd.DataFrame | None) -> dict[tuple[str, str, str], float]:
+def _hypervolumes(families: pd.DataFrame | None) -> dict[tuple[Hashable, ...], float]:
     """Return each family's hypervolume by suite, policy and name."""
     if families is None or not len(families):
         return {}

@@ -22,13 +22,14 @@ COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E
 """Told apart by colour-blind readers: Okabe and Ito 2008, Color Universal Design, without its yellow; then wine and
 olive of Tol 2021, SRON technical note 09-002."""
 
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "h")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "h", "p", "d", "8", "H")
 
 FAMILIES = (
     "full", "lac", "random", "pixel-difference", "fastv", "keyframe", "action-reuse", "vla-cache", "sparsevlm",
-    "fixed-grid", "vla-adp", "attention-topk", "vla-pruner", "specprune", "vla-acl", "full-eager",
+    "fixed-grid", "attention-topk", "vla-adp", "vla-pruner", "vla-acl", "specprune", "full-eager",
 )  # fmt: skip
-"""Methods whose look is fixed; any other's follows from its name."""
+"""Methods whose look is fixed; any other's follows from its name. From the tenth on they have the colours of
+the first again, with other markers."""
 
 STYLE: Any = {
     "font.size": 9,

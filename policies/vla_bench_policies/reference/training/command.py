@@ -36,10 +36,11 @@ class TrainReference:
     data: tuple[Path, ...]
     """Directories of demonstrations, made with `vla-bench collect`; all are mixed, frame by frame."""
 
-    preset: Literal["cpu", "cpu-deep", "cpu-cached", "simpler", "simpler-close", "gpu"] = "cpu"
+    preset: Literal["cpu", "cpu-deep", "cpu-cached", "simpler", "simpler-close", "simpler-long", "gpu"] = "cpu"
     """Size and recipe: `cpu` for two cores and three hours, `cpu-deep` (twice the layers) for two hours and a half more
     with --begin, `cpu-cached` for half an hour more with --begin, in which the policy meets its own stale rows,
     `simpler` for one core and half an hour with --begin and --transfer, `simpler-close` for minutes more with --begin,
+    `simpler-long` for an hour more with --begin, of one core that multiplies in bfloat16,
     `gpu` for one data-centre card and 20 minutes."""
 
     given: Given = "fingers"

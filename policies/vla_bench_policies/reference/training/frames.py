@@ -178,6 +178,7 @@ def _source(dataset: Dataset) -> dict[str, Any]:
     options |= {"seed": plan["seed"], "pushes-hz": plan["pushes_hz"]}
     if plan.get("driver"):
         options |= {"driver": plan["driver"], "method": plan["method"]}
+    options |= {"lead": plan["lead"]} if plan.get("lead") else {}
     options |= {"out": plan["out"]}
     return found | {"command": "vla-bench collect " + " ".join(f"--{key} {value}" for key, value in options.items())}
 

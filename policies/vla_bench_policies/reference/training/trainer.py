@@ -181,7 +181,7 @@ class Trainer:
         for group in self.state.optimiser.param_groups:
             group["lr"] = rate
         batch = self._batches.training(self.state.step)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=recipe.bfloat16 or self._device.type == "cuda"):
             loss, parts = _losses(self._forward, batch, self.recipe, self.team)
             if self._windows and recipe.stale:
                 own = self.team.share(recipe.stale.windows)

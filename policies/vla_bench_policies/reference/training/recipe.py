@@ -162,6 +162,19 @@ PRESETS: dict[str, Recipe] = {
         bfloat16=True,
         validate_every=1_000,
     ),
+    "simpler-commanded": Recipe(
+        far=0.2,
+        steps=1_800,
+        batch=16,
+        learning_rate=4e-4,
+        warmup_steps=50,
+        ema=0.996,
+        place_loss=1.0,
+        shift_px=0,
+        colour=0.1,
+        bfloat16=True,
+        validate_every=600,
+    ),
     "gpu": Recipe(
         model=ModelConfig(patch_px=8, vision_width=192, vision_layers=3, layers=8),
         steps=12_000,
@@ -173,6 +186,7 @@ PRESETS: dict[str, Recipe] = {
 """Recipes by name: `cpu` for two cores and three hours, `cpu-deep` for two hours and a half more from what `cpu` has
 reached, `cpu-cached` for half an hour more, in which `cpu-deep` learns to answer with stale rows, `simpler` for one
 core and half an hour from what `cpu` has reached on another robot, `simpler-close` for minutes more, with frames drawn
-evenly, for when to close the hand, `simpler-long` for an hour more of a core that multiplies in bfloat16, in which it
-learns where to go, `gpu` for one data-centre card and 20 minutes. Those for SIMPLER shift no picture:
-its camera stands still and the policy is told where the hand is, so a shifted object would be elsewhere."""
+evenly, for when to close the hand, `simpler-long` for 50 minutes more of a core that multiplies in bfloat16, in which
+it learns where to go, `simpler-commanded` for 12 more, in which it learns to go by where it has sent the hand, `gpu`
+for one data-centre card and 20 minutes. Those for SIMPLER shift no picture: its camera stands still and the policy is
+told where the hand is, so a shifted object would be elsewhere."""

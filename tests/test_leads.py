@@ -1,7 +1,6 @@
 """A policy moves the arm first, then the expert is recorded: what to do where a policy's mistakes have led."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -38,7 +37,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def led(pace: float, begins_at: float = 0.0) -> tuple[Recording, Line]:
     env = Line(horizon=200)
-    stand = Stand(env, Finisher(), SimpleNamespace(), may_begin=lambda: env.place >= begins_at)
+    stand = Stand(env, Finisher(), states=None, may_begin=lambda: env.place >= begins_at)  # type: ignore[arg-type]
     lead = (Lead(f"walker:pace={pace}"), np.random.default_rng(0))
     return record(stand, TASK, np.zeros(1), 0, lead=lead), env
 

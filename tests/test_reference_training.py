@@ -147,6 +147,16 @@ def test_a_training_that_goes_on_does_not_learn_to_see_again(data, tmp_path: Pat
 def test_recipes_have_the_hash_that_the_cards_of_what_they_made_say() -> None:
     assert (PRESETS["cpu"].hash, PRESETS["cpu-deep"].hash) == ("437d1eb66cdb", "41fe879f4bc3")
     assert replace(RECIPE, sight_steps=1).hash != RECIPE.hash != replace(RECIPE, stale=Staleness()).hash
+    assert replace(RECIPE, bfloat16=True).hash != RECIPE.hash
+
+
+def test_a_training_in_bfloat16_comes_near_to_the_one_in_float32_and_leaves_its_weights_there(data, tmp_path) -> None:
+    exact, short = made(data, tmp_path / "a"), made(data, tmp_path / "b", replace(RECIPE, bfloat16=True))
+    exact.run()
+    short.run()
+    assert {weight.dtype for weight in short.state.averaged.values()} == {torch.float32}
+    assert short.checkpoint().sha256 != exact.checkpoint().sha256
+    assert short.validate()["chunk_l1"] == pytest.approx(exact.validate()["chunk_l1"], rel=0.05)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])

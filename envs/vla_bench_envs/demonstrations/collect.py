@@ -23,6 +23,7 @@ from vla_bench.suite import Suite
 from vla_bench.types import Task
 from vla_bench_envs.demonstrations.attempts import Shelf
 from vla_bench_envs.demonstrations.crew import Crew, Job
+from vla_bench_envs.demonstrations.leads import Lead
 from vla_bench_envs.demonstrations.source import Source, preset_of, source_of
 from vla_bench_envs.demonstrations.visits import TEACHER, Driver
 
@@ -93,6 +94,10 @@ class Collect:
     method: str = TEACHER
     """With --driver: the method under which the policy drives."""
 
+    lead: str = ""
+    """Policy that moves the arm first, for a drawn number of steps; then the expert takes over, and its answers alone
+    are recorded: what to do where a policy's mistakes have led."""
+
     workers: int = 1
     """Processes at a time, each with a task of its own and 1.5 to 1.9 GB."""
 
@@ -125,7 +130,7 @@ class Collect:
             writer = DatasetWriter(self.out, _form(source, protocol), [task.instruction for task in suite.tasks()])
             shelves = {task: Shelf(self.out, task.index) for task in tasks}
             jobs = [
-                Job(self.out, task, self.episodes, protocol, self.seed, self.pushes_hz, self._driver)
+                Job(self.out, task, self.episodes, protocol, self.seed, self.pushes_hz, self._driver, self.lead)
                 for task, shelf in shelves.items()
                 if not shelf.done(self.episodes)
             ]
@@ -181,6 +186,8 @@ class Collect:
             raise OptionError("--pushes-hz", self.pushes_hz, f"a rate from 0 to {MOST_PUSHES_HZ:g}")
         if self.driver and self.pushes_hz:
             raise OptionError("--pushes-hz", self.pushes_hz, "0 with --driver: a policy brings its own disturbance")
+        if self.driver and self.lead:
+            raise OptionError("--lead", self.lead, "nothing with --driver: there no expert takes over")
         if not self.driver and self.method != TEACHER:
             raise OptionError("--method", self.method, f"{TEACHER!r} without --driver: an expert drives under none")
         if self.seed < 0:
@@ -201,6 +208,7 @@ class Collect:
             "pushes_hz": str(self.pushes_hz),
             **source.conditions(),
             **(self._driver.conditions() if self._driver else {}),
+            **(Lead(self.lead).conditions if self.lead else {}),
         }
         before = provenance.read(self.out)
         if before is not None and (unequal := provenance.differences(before["conditions"], found)):

@@ -14,6 +14,7 @@ from vla_bench.errors import VlaBenchError
 from vla_bench.protocol import Protocol
 from vla_bench.types import Task
 from vla_bench_envs.demonstrations.attempts import Shelf
+from vla_bench_envs.demonstrations.leads import LONGEST, Lead
 from vla_bench_envs.demonstrations.pushes import Pushes
 from vla_bench_envs.demonstrations.recording import record
 from vla_bench_envs.demonstrations.source import source_of
@@ -48,6 +49,8 @@ class Job:
     pushes_hz: float = 0.0
     driver: Driver | None = None
     """Moves the arm instead of the expert."""
+    lead: str = ""
+    """Policy that moves the arm before the expert."""
 
 
 def collect_task(job: Job) -> None:
@@ -55,10 +58,12 @@ def collect_task(job: Job) -> None:
     shelf = Shelf(job.directory, job.task.index)
     source, rate_hz = source_of(registry.suite(job.task.suite)), job.task.control_hz
     run_on = 0 if job.driver else round(RUN_ON_S * rate_hz)
+    run_on += LONGEST if job.lead else 0
     horizon = job.protocol.horizon(job.task.suite, job.task.horizon) + run_on
     longer = replace(job.protocol, horizons=((job.task.suite, horizon),))
     parent = os.getppid()
     visitor = Visitor(job.driver) if job.driver else None
+    lead = Lead(job.lead) if job.lead else None
     with source.stand(job.task, longer, job.seed) as stand, shelf.alone():
         while not shelf.done(job.episodes) and os.getppid() == parent:  # without its parent it stops
             index = len(shelf.attempts)
@@ -67,7 +72,8 @@ def collect_task(job: Job) -> None:
                 recording = visitor.visit(stand, job.task, state, index)
             else:
                 pushes = Pushes(job.pushes_hz, rate_hz, stand.states.generator(index, "pushes"), source.push)
-                recording = record(stand, job.task, state, job.seed, pushes)
+                led = (lead, stand.states.generator(index, "lead")) if lead else None
+                recording = record(stand, job.task, state, job.seed, pushes, led)
             shelf.add(recording, round(rate_hz))
 
 

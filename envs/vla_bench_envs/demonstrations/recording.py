@@ -6,6 +6,7 @@ import numpy as np
 
 from vla_bench.errors import OptionError
 from vla_bench.types import Task
+from vla_bench_envs.demonstrations.leads import Lead
 from vla_bench_envs.demonstrations.pushes import Pushes
 from vla_bench_envs.demonstrations.source import Expert, Stand
 
@@ -33,7 +34,10 @@ class Recording:
     """Hash of the initial state's bytes."""
 
 
-def record(stand: Stand, task: Task, state: np.ndarray, seed: int, pushes: Pushes | None = None) -> Recording:
+def record(
+    stand: Stand, task: Task, state: np.ndarray, seed: int, pushes: Pushes | None = None,
+    lead: tuple[Lead, np.random.Generator] | None = None,
+) -> Recording:  # fmt: skip
     """Play the expert from an initial state until its plan has ended, whatever the predicate says on the way.
 
     Args:
@@ -42,6 +46,7 @@ def record(stand: Stand, task: Task, state: np.ndarray, seed: int, pushes: Pushe
         state: Initial state of the simulator.
         seed: Handed to the expert.
         pushes: Disturb the arm; none by default.
+        lead: Who moves the arm before the expert, which is not recorded, and what draws how long; none by default.
 
     Raises:
         OptionError: If the environment ends at success.
@@ -51,6 +56,11 @@ def record(stand: Stand, task: Task, state: np.ndarray, seed: int, pushes: Pushe
         raise OptionError("ends_at_success", True, "False: a demonstration goes on to release and retreat")
     obs, info = env.reset(options={"task": task.index, "init_state": state})
     digest = info["init_state_sha256"]
+    if lead is not None:
+        led = lead[0].play(stand, task, obs, lead[1])
+        if led.problem is not None:
+            return Recording({}, np.zeros((0, 8)), np.zeros((0, 7)), led.problem, None, digest)
+        obs = led.observation
     expert.reset(task, seed)
     seen: list[dict[str, np.ndarray]] = []
     actions: list[np.ndarray] = []

@@ -1,6 +1,6 @@
 """What a suite must offer for its tasks to be demonstrated: an expert, an environment, starts, and names of numbers."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -85,6 +85,8 @@ class Stand:
     expert: Expert
     """Attached to it."""
     states: States
+    may_begin: Callable[[], bool] = lambda: True
+    """Say whether the expert's plan may begin where the arm is now, after a policy has moved it."""
 
 
 class Source(Protocol):

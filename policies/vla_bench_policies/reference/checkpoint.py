@@ -60,6 +60,9 @@ class Checkpoint:
     """What its actions mean. The header of a checkpoint for LIBERO does not say it, as none did before there were
     others."""
 
+    commanded: bool = False
+    """Whether it is given the pose that the hand was sent to, and not the one that is measured."""
+
     @property
     def sha256(self) -> str:
         """Return the hash of what decides the answers: weights, shape, ranges, vocabulary and meaning of actions."""
@@ -84,6 +87,7 @@ class Checkpoint:
             "states": asdict(self.states),
             "tokens": len(tokenizer()),
             **({} if self.action_spec == ActionSpec() else {"action_spec": asdict(self.action_spec)}),
+            **({"commanded": True} if self.commanded else {}),
         }
 
 
@@ -96,7 +100,7 @@ def load(path: Path) -> Checkpoint:
     tensors, metadata = read_tensors(path)
     header = _header(path, metadata)
     shape = {key: header[key] for key in _SHAPE}
-    shape |= {key: header[key] for key in ("action_spec",) if key in header}
+    shape |= {key: header[key] for key in ("action_spec", "commanded") if key in header}
     if _digest(tensors, shape) != header["sha256"]:
         raise CheckpointError(path, "its weights do not have the hash of its header, so one of them was altered")
     history = {"history": header["history"]}
@@ -115,7 +119,8 @@ def load(path: Path) -> Checkpoint:
         raise CheckpointError(path, f"its weights do not fit its shape ({caught})") from caught
     ranges = [Range(tuple(shape[key]["low"]), tuple(shape[key]["high"])) for key in ("actions", "states")]
     spec = ActionSpec(**shape.get("action_spec", {}))
-    return Checkpoint(model.eval(), *ranges, history=header["history"], action_spec=spec)
+    commanded = bool(shape.get("commanded", False))
+    return Checkpoint(model.eval(), *ranges, history=header["history"], action_spec=spec, commanded=commanded)
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 from torch import Tensor
 
 from vla_bench.errors import OptionError, UnknownNameError, VlaBenchError
@@ -16,6 +16,7 @@ from vla_bench.types import Observation, Task
 from vla_bench_policies.reference import checkpoint as checkpoints
 from vla_bench_policies.reference import flops
 from vla_bench_policies.reference.actions import from_bins
+from vla_bench_policies.reference.commanded import CommandedPose
 from vla_bench_policies.reference.decoder import NORM_EPS, ROPE_THETA
 from vla_bench_policies.reference.ensemble import TemporalEnsemble
 from vla_bench_policies.reference.model import Head
@@ -76,6 +77,7 @@ class ReferencePolicy:
             raise OptionError("ensemble", ensemble, f"True or False, and True only with execute below {longest}")
         self._execute = execute
         self._ensemble = self._new_ensemble(ensemble)
+        self._sent = self._new_sum()
         self._device = torch.device(device)
         self._model.to(self._device)
         heads = self._model.config.heads
@@ -109,13 +111,13 @@ class ReferencePolicy:
         """Return a policy with the same weights that follows another rule and remembers nothing yet."""
         other = copy.copy(self)
         other._cache = TokenCache(self._stack, [rule])
-        other._ensemble = self._new_ensemble(self._ensemble is not None)
+        other._ensemble, other._sent = self._new_ensemble(self._ensemble is not None), self._new_sum()
         return other
 
     def reset(self, task: Task, seed: int) -> None:
         """Forget the last episode; the model's own answers are not random, a rule may be."""
         self._cache.reset(0, seed)
-        self._ensemble = self._new_ensemble(self._ensemble is not None)
+        self._ensemble, self._sent = self._new_ensemble(self._ensemble is not None), self._new_sum()
 
     def act(self, obs: Observation) -> ActionChunk:
         """Return the next `execute` actions.
@@ -157,7 +159,8 @@ class ReferencePolicy:
             images = torch.from_numpy(frames).to(self._device).permute(0, 1, 4, 2, 3).float()
             tokens = torch.cat([self._encoded(obs["instruction"]) for obs in observations])
             proprio = np.stack([self._proprio(obs) for obs in observations])
-            state = self._checkpoint.states.normalise(torch.from_numpy(proprio).to(self._device))
+            given = np.stack([seat._given(one) for seat, one in zip(seats, proprio, strict=True)])
+            state = self._checkpoint.states.normalise(torch.from_numpy(given).to(self._device))
         with clock.stage("vision"):
             visual = self._model.see(images)
         with clock.stage("prefill"):
@@ -171,6 +174,9 @@ class ReferencePolicy:
         with clock.stage("postprocess"):
             chosen = torch.stack([seat._chosen(answer) for seat, answer in zip(seats, answered, strict=True)])
             actions = self._finished(chosen)
+            for seat, one in zip(seats, actions, strict=True):
+                if seat._sent is not None:
+                    seat._sent.send(one)
         laps_ms = clock.laps_ms()
         return [
             ActionChunk(
@@ -201,6 +207,13 @@ class ReferencePolicy:
 
     def _new_ensemble(self, wanted: bool) -> TemporalEnsemble | None:
         return TemporalEnsemble(self._model.config.chunk, self._execute) if wanted else None
+
+    def _new_sum(self) -> CommandedPose | None:
+        return CommandedPose(self._checkpoint.action_spec) if self._checkpoint.commanded else None
+
+    def _given(self, proprio: Float32[np.ndarray, " p"]) -> Float32[np.ndarray, " p"]:
+        """Return what the model is given of what was measured."""
+        return proprio if self._sent is None else self._sent.given(proprio)
 
     def _outside_flops(self, n_text: int) -> int:
         """Return the operations of a query outside of the decoder."""

@@ -12,6 +12,7 @@ from jaxtyping import Float32
 from scipy.spatial.transform import Rotation
 
 from vla_bench.errors import VlaBenchError
+from vla_bench.types import Task
 from vla_bench_envs.simpler.stage import Stage
 
 MIN_DISTANCE_M = 0.002
@@ -60,7 +61,7 @@ class InitialStates:
         self._task = stage.task
         self._official = stage.initial_states
         self._spread = SPREADS.get(stage.task.name, Spread())
-        self._entropy = [seed, zlib.crc32(stage.task.suite.encode()), stage.task.index]
+        self._seed, self._entropy = seed, _entropy(seed, stage.task)
 
     def draw(self, index: int) -> Float32[np.ndarray, "2 7"]:
         """Return state `index`: position [m] and quaternion (w, x, y, z) of source and target before they come to rest.
@@ -80,7 +81,7 @@ class InitialStates:
 
     def generator(self, index: int, purpose: str) -> np.random.Generator:
         """Return a generator for what else is random in the episode that starts from state `index`."""
-        return np.random.default_rng([*self._entropy, index, zlib.crc32(purpose.encode())])
+        return generator_of(self._seed, self._task, index, purpose)
 
     def distance(self, state: Float32[np.ndarray, "2 7"]) -> float:
         """Return how far [m] the most displaced object is from its place in the most similar official state."""
@@ -95,3 +96,12 @@ class InitialStates:
             turn = Rotation.from_euler("z", rng.uniform(-1.0, 1.0) * self._spread.turn_rad * (reach_m > 0))
             one[3:] = (turn * Rotation.from_quat(one[3:], scalar_first=True)).as_quat(scalar_first=True)
         return state.astype(np.float32)
+
+
+def generator_of(seed: int, task: Task, index: int, purpose: str) -> np.random.Generator:
+    """Return the generator of `InitialStates.generator`, which needs no stage."""
+    return np.random.default_rng([*_entropy(seed, task), index, zlib.crc32(purpose.encode())])
+
+
+def _entropy(seed: int, task: Task) -> list[int]:
+    return [seed, zlib.crc32(task.suite.encode()), task.index]

@@ -36,10 +36,14 @@ class TrainReference:
     data: tuple[Path, ...]
     """Directories of demonstrations, made with `vla-bench collect`; all are mixed, frame by frame."""
 
-    preset: Literal["cpu", "cpu-deep", "cpu-cached", "simpler", "simpler-close", "gpu"] = "cpu"
+    preset: Literal[
+        "cpu", "cpu-deep", "cpu-cached", "simpler", "simpler-close", "simpler-long", "simpler-commanded", "gpu"
+    ] = "cpu"
     """Size and recipe: `cpu` for two cores and three hours, `cpu-deep` (twice the layers) for two hours and a half more
     with --begin, `cpu-cached` for half an hour more with --begin, in which the policy meets its own stale rows,
     `simpler` for one core and half an hour with --begin and --transfer, `simpler-close` for minutes more with --begin,
+    `simpler-long` for 50 minutes more with --begin, of one core that multiplies in bfloat16, `simpler-commanded` for
+    another 12, in which the policy learns to go by where it has sent the hand,
     `gpu` for one data-centre card and 20 minutes."""
 
     given: Given = "fingers"
@@ -86,8 +90,9 @@ class TrainReference:
                 self.out.mkdir(parents=True, exist_ok=True)
             with only_writer(self.out / "train.lock") if team.leads else nullcontext():
                 begin = checkpoints.load(find(self.begin)) if self.begin else None
-                device, spec = torch.device(name), form.action_spec
-                self._train(Trainer(recipe, data, self.out, device, spec, begin, team, self.transfer), data)
+                to, spec = torch.device(name), form.action_spec
+                trainer = Trainer(recipe, data, self.out, to, spec, begin, team, self.transfer, form.commanded)
+                self._train(trainer, data)
         return 0
 
     def _train(self, trainer: Trainer, data: frames.Demonstrations) -> None:

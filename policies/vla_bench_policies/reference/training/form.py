@@ -13,6 +13,9 @@ from vla_bench_policies.reference.training.frames import UnfitDemonstrationsErro
 Given = Literal["fingers", "all"]
 """What of the proprioception a model is given: the fingers alone, or the hand's pose as well."""
 
+COMMANDED = "commanded_"
+"""Before the name of a state's entry that is of the pose that the hand was sent to."""
+
 POSE_ENTRIES = 6
 """Entries of a state that are the hand's pose: position and rotation vector, before the fingers'."""
 
@@ -29,6 +32,11 @@ class Form:
 
     action_spec: ActionSpec
     """What an action means."""
+
+    @property
+    def commanded(self) -> bool:
+        """Return whether the pose is the one that the hand was sent to."""
+        return self.state_names[0].startswith(COMMANDED)
 
     def fitted(self, config: ModelConfig, given: Given) -> ModelConfig:
         """Return the model's shape for these demonstrations, all else as it was."""

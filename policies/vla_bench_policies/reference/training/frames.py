@@ -178,8 +178,10 @@ def _source(dataset: Dataset) -> dict[str, Any]:
     options |= {"seed": plan["seed"], "pushes-hz": plan["pushes_hz"]}
     if plan.get("driver"):
         options |= {"driver": plan["driver"], "method": plan["method"]}
+    options |= {"lead": plan["lead"]} if plan.get("lead") else {}
     options |= {"out": plan["out"]}
-    return found | {"command": "vla-bench collect " + " ".join(f"--{key} {value}" for key, value in options.items())}
+    command = "vla-bench collect " + " ".join(f"--{key} {value}" for key, value in options.items())
+    return found | {"command": "; ".join([command, *([plan["then"]] if plan.get("then") else [])])}
 
 
 def _check(dataset: Dataset, cameras: Sequence[str], image_px: int | None) -> None:

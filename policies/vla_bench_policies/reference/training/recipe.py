@@ -88,14 +88,18 @@ class Recipe:
     """Share of the frames that are drawn by how far the hand still is from its next grasp or release, and not evenly:
     the nearer it is, the more its pose tells, and the less a picture."""
 
+    bfloat16: bool = False
+    """Whether a CPU too computes forward passes in bfloat16, as a GPU does; weights and losses stay in float32."""
+
     @property
     def hash(self) -> str:
         """Return the recipe's name in records; without what came later it has the name it had before."""
         what = asdict(self)
         if not self.sight_steps:
             del what["sight_steps"], what["sight_rate"]
-        if not self.far:
-            del what["far"]
+        for later in ("far", "bfloat16"):
+            if not what[later]:
+                del what[later]
         if self.stale is None:
             del what["stale"]
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
@@ -144,6 +148,33 @@ PRESETS: dict[str, Recipe] = {
         colour=0.1,
         validate_every=420,
     ),
+    "simpler-long": Recipe(
+        sight_steps=2_000,
+        far=0.4,
+        steps=7_000,
+        batch=16,
+        learning_rate=5e-4,
+        warmup_steps=100,
+        ema=0.998,
+        place_loss=1.0,
+        shift_px=0,
+        colour=0.1,
+        bfloat16=True,
+        validate_every=1_000,
+    ),
+    "simpler-commanded": Recipe(
+        far=0.2,
+        steps=1_800,
+        batch=16,
+        learning_rate=4e-4,
+        warmup_steps=50,
+        ema=0.996,
+        place_loss=1.0,
+        shift_px=0,
+        colour=0.1,
+        bfloat16=True,
+        validate_every=600,
+    ),
     "gpu": Recipe(
         model=ModelConfig(patch_px=8, vision_width=192, vision_layers=3, layers=8),
         steps=12_000,
@@ -155,5 +186,7 @@ PRESETS: dict[str, Recipe] = {
 """Recipes by name: `cpu` for two cores and three hours, `cpu-deep` for two hours and a half more from what `cpu` has
 reached, `cpu-cached` for half an hour more, in which `cpu-deep` learns to answer with stale rows, `simpler` for one
 core and half an hour from what `cpu` has reached on another robot, `simpler-close` for minutes more, with frames drawn
-evenly, for when to close the hand, `gpu` for one data-centre card and 20 minutes. Those for SIMPLER shift no picture:
-its camera stands still and the policy is told where the hand is, so a shifted object would be elsewhere."""
+evenly, for when to close the hand, `simpler-long` for 50 minutes more of a core that multiplies in bfloat16, in which
+it learns where to go, `simpler-commanded` for 12 more, in which it learns to go by where it has sent the hand, `gpu`
+for one data-centre card and 20 minutes. Those for SIMPLER shift no picture: its camera stands still and the policy is
+told where the hand is, so a shifted object would be elsewhere."""

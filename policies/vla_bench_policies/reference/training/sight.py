@@ -41,7 +41,9 @@ def learn_to_see(model: ReferenceVLA, batches: Batches, recipe: Recipe) -> list[
         for group in optimiser.param_groups:
             group["lr"] = cosine_rate(recipe.sight_rate, recipe.warmup_steps, recipe.sight_steps, step)
         images, places = batches.sights(step, SIGHT_BATCH)
-        error = F.l1_loss(readout(model.see(images).mean(dim=1)), places)
+        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bfloat16):
+            told = readout(model.see(images).mean(dim=1))
+        error = F.l1_loss(told.float(), places)
         error.backward()
         nn.utils.clip_grad_norm_(learns, recipe.clip)
         optimiser.step()

@@ -46,7 +46,7 @@ class Trainer:
     def __init__(
         self, recipe: Recipe, data: Demonstrations, directory: Path, device: torch.device, spec: ActionSpec,
         begin: Checkpoint | None = None, team: Team = Team(),  # noqa: B008 - it is frozen
-        transfer: bool = False,
+        transfer: bool = False, commanded: bool = False,
     ) -> None:  # fmt: skip
         """Make the first weights, or take up where the directory has stopped.
 
@@ -59,6 +59,7 @@ class Trainer:
             begin: A trained model of the same shape or fewer layers, whose weights and ranges are the first ones.
             team: Those who train together; each makes a trainer of its own.
             transfer: Whether `begin` is another robot's: views, proprioception and ranges are then the demonstrations'.
+            commanded: Whether the pose in the demonstrations is the one that the hand was sent to.
 
         Raises:
             ApartError: If others find another state in their directory.
@@ -67,7 +68,7 @@ class Trainer:
             UngrowableError: If the model to begin with differs in more than its depth, or in what its actions mean.
         """
         self.recipe, self._directory, self._device, self._spec = recipe, directory, device, spec
-        self.team = team
+        self.team, self._commanded = team, commanded
         seen = data.training
         self._actions, self._states = Range.of_actions(data.actions[seen], spec), Range.of(data.states[seen])
         torch.manual_seed(recipe.seed)
@@ -172,7 +173,7 @@ class Trainer:
             "validation": {key: round(value, 4) for key, value in (validation or self.validate()).items()},
             **self._before,
         }
-        return Checkpoint(model, self._actions, self._states, history, self._spec)
+        return Checkpoint(model, self._actions, self._states, history, self._spec, self._commanded)
 
     def _advance(self) -> dict[str, Tensor]:
         """Take one step and return its losses, for which nobody waits."""
@@ -181,7 +182,7 @@ class Trainer:
         for group in self.state.optimiser.param_groups:
             group["lr"] = rate
         batch = self._batches.training(self.state.step)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=recipe.bfloat16 or self._device.type == "cuda"):
             loss, parts = _losses(self._forward, batch, self.recipe, self.team)
             if self._windows and recipe.stale:
                 own = self.team.share(recipe.stale.windows)

@@ -215,12 +215,12 @@ def test_the_published_seven_billion_parameters_have_their_places(monkeypatch: p
 def test_progress_is_shown_in_bytes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bars = []
 
-    class Bar(model.tqdm):
+    class Bar(model.Progress):
         def __init__(self, **options):
-            super().__init__(**options | {"disable": False, "file": io.StringIO()})
+            super().__init__(**options | {"show": True, "file": io.StringIO()})
             bars.append(self)
 
-    monkeypatch.setattr(model, "tqdm", Bar)
+    monkeypatch.setattr(model, "Progress", Bar)
     loaded(folder)
     (bar,) = bars
     assert (bar.desc, bar.unit) == ("load small", "B")

@@ -13,7 +13,7 @@ SOURCES = sorted(path for part in ("vla_bench", "policies") for path in (ROOT / 
 FAMILIES = sorted({name.partition("@")[0].partition("-")[0] for name in registry.suites()})
 """What suites' names begin with: libero, simpler, tabletop."""
 
-RECIPES = {"simpler", "simpler-close"}
+RECIPES = {"simpler", "simpler-close", "simpler-long", "simpler-commanded"}
 """Trainings that are named for what was collected; `--preset` chooses them, no suite's name does."""
 
 CUTTING = {"startswith", "endswith", "removeprefix", "removesuffix", "split", "partition", "match", "search"}

@@ -68,7 +68,7 @@ class RealRobotEnv(SuiteEnv[RobotSuite, Protocol]):
         if isinstance(protocol, str) and protocol not in presets:
             raise OptionError("protocol", protocol, f"one of {', '.join(presets)}, or a Protocol")
         chosen = presets[protocol] if isinstance(protocol, str) else protocol
-        super().__init__(suite, chosen, "eager" if url and images == "lazy" else images, render_mode)
+        super().__init__(suite, chosen, "eager" if url is not None and images == "lazy" else images, render_mode)
         self.url = url
         self._limits_sha256, self._place = limits_sha256, place
         self._session: Session | None = None

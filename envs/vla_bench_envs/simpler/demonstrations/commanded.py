@@ -9,6 +9,7 @@ it was sent to does say it. A policy knows that without being told: it is where 
 sum of what was answered since.
 """
 
+import argparse
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,12 @@ from vla_bench import provenance, registry
 from vla_bench.demonstrations.dataset import Dataset
 from vla_bench.demonstrations.layout import Layout, place, video_key
 from vla_bench.demonstrations.writer import DatasetWriter, Episode
+from vla_bench.errors import OptionError, VlaBenchError
 from vla_bench_envs.demonstrations.pushes import Pushes
 from vla_bench_envs.demonstrations.source import DELTA_POSE
 from vla_bench_envs.simpler.demonstrations.initial_states import generator_of
 from vla_bench_envs.simpler.demonstrations.source import SimplerSource
+from vla_bench_envs.simpler.suites import NAME, SUITES
 
 COMMANDED = "commanded_"
 """Before the names of a state's entries that are the pose that the arm was sent to."""
@@ -58,9 +61,14 @@ def commanded(
 
 
 def main(directory: Path) -> None:
-    """Write the dataset beside it."""
+    """Write the dataset beside it.
+
+    Raises:
+        OptionError: If it was not collected, or not from these tasks: their pushes could not be drawn again.
+    """
     dataset, made = Dataset(directory), provenance.read(directory)
-    assert made is not None, "collected by vla-bench collect"
+    if made is None or made["plan"]["suite"] not in SUITES:
+        raise OptionError("dataset", str(directory), f"what `vla-bench collect --suite {NAME}` wrote")
     plan = made["plan"]
     suite, push = registry.suite(plan["suite"]), SimplerSource.push
     names = tuple(COMMANDED * (index < ENTRIES) + name for index, name in enumerate(dataset.state_names))
@@ -110,4 +118,9 @@ def _statistics(row: dict[str, Any], camera: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", type=Path, help="directory that vla-bench collect wrote")
+    try:
+        main(parser.parse_args().dataset)
+    except VlaBenchError as caught:
+        sys.exit(f"vla-bench: {caught}")

@@ -10,6 +10,7 @@ from vla_bench import registry
 from vla_bench.errors import OptionError
 from vla_bench.policy import ActionChunk
 from vla_bench_envs.demonstrations.collect import Collect
+from vla_bench_envs.demonstrations.driver import Driver
 from vla_bench_envs.demonstrations.leads import STEPS, Lead
 from vla_bench_envs.demonstrations.recording import Recording, record
 from vla_bench_envs.demonstrations.source import Stand
@@ -38,7 +39,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> None:
 def led(pace: float, begins_at: float = 0.0) -> tuple[Recording, Line]:
     env = Line(horizon=200)
     stand = Stand(env, Finisher(), states=None, may_begin=lambda: env.place >= begins_at)  # type: ignore[arg-type]
-    lead = (Lead(f"walker:pace={pace}"), np.random.default_rng(0))
+    lead = (Lead(Driver(f"walker:pace={pace}")), np.random.default_rng(0))
     return record(stand, TASK, np.zeros(1), 0, lead=lead), env
 
 
@@ -73,6 +74,8 @@ def test_an_attempt_in_which_the_expert_does_not_begin_is_no_demonstration(pace,
 
 
 def test_who_has_led_is_part_of_the_dataset_and_of_the_command_that_makes_it_again(tmp_path: Path) -> None:
-    assert Lead("walker:pace=0.01").conditions == {"lead": "walker walker-0.01"}
+    assert Driver("walker:pace=0.01").conditions("lead") == {"lead": "walker walker-0.01", "lead_method": "full"}
+    with pytest.raises(OptionError, match="'full' without --driver and --lead"):
+        Collect(out=tmp_path, method="random:0.4").collect()
     with pytest.raises(OptionError, match="there no expert takes over"):
         Collect(out=tmp_path, driver="walker", lead="walker").collect()

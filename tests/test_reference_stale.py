@@ -67,6 +67,25 @@ def test_the_first_answer_is_full_and_later_ones_are_stale(data, tmp_path: Path)
     assert (stale[1][0] - full[1][0]).abs().max() > 1e-4
 
 
+def test_rotation_recomputes_every_row_in_its_turn_and_equally_many_at_a_time(data, tmp_path: Path) -> None:
+    drawn = windows(data, made(data, tmp_path), replace(STALE, rotate=4))
+    turn = drawn._turns(np.random.default_rng(0), 5, SMALL.n_visual)
+    due = np.stack([drawn._due(index, turn) for index in range(3, 7)])
+    assert (due.sum(axis=0) == 1).all()
+    assert (due.sum(axis=2) == SMALL.n_visual / 4).all()
+    assert not windows(data, made(data, tmp_path))._due(1, turn).any()
+
+
+@pytest.mark.parametrize("rotate", [1, 2])
+def test_with_everything_reused_a_rotation_alone_keeps_answers_fresh(data, tmp_path: Path, rotate: int) -> None:
+    trained = made(data, tmp_path)
+    model = model_of(trained)
+    stale = windows(data, trained, replace(STALE, rotate=rotate)).validation(model, 4, 1.0, still=False)[0]
+    full = windows(data, trained).validation(model, 4, 0.0, still=False)[0]
+    far = max(float((one[0] - other[0]).detach().abs().max()) for one, other in zip(stale, full, strict=True))
+    assert (far < 1e-5) == (rotate == 1)
+
+
 def test_still_rows_are_those_whose_patch_changed_least() -> None:
     before = torch.zeros(1, 2, 3, 32, 32)
     now = before.clone()

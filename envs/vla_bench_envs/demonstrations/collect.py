@@ -23,9 +23,8 @@ from vla_bench.suite import Suite
 from vla_bench.types import Task
 from vla_bench_envs.demonstrations.attempts import Shelf
 from vla_bench_envs.demonstrations.crew import Crew, Job
-from vla_bench_envs.demonstrations.leads import Lead
+from vla_bench_envs.demonstrations.driver import TEACHER, Driver
 from vla_bench_envs.demonstrations.source import Source, preset_of, source_of
-from vla_bench_envs.demonstrations.visits import TEACHER, Driver
 
 MOST_PUSHES_HZ = 5.0
 """With more, an expert hardly moves undisturbed."""
@@ -92,7 +91,7 @@ class Collect:
     would have answered with everything computed; every episode is kept, solved or not."""
 
     method: str = TEACHER
-    """With --driver: the method under which the policy drives."""
+    """With --driver or --lead: the method under which the policy moves the arm."""
 
     lead: str = ""
     """Policy that moves the arm first, for a drawn number of steps; then the expert takes over, and its answers alone
@@ -130,7 +129,7 @@ class Collect:
             writer = DatasetWriter(self.out, _form(source, protocol), [task.instruction for task in suite.tasks()])
             shelves = {task: Shelf(self.out, task.index) for task in tasks}
             jobs = [
-                Job(self.out, task, self.episodes, protocol, self.seed, self.pushes_hz, self._driver, self.lead)
+                Job(self.out, task, self.episodes, protocol, self.seed, self.pushes_hz, self._driver, self._lead)
                 for task, shelf in shelves.items()
                 if not shelf.done(self.episodes)
             ]
@@ -178,6 +177,10 @@ class Collect:
     def _driver(self) -> Driver | None:
         return Driver(self.driver, self.method) if self.driver else None
 
+    @property
+    def _lead(self) -> Driver | None:
+        return Driver(self.lead, self.method) if self.lead else None
+
     def _chosen(self, suite: Suite) -> list[Task]:
         for option, value in (("--episodes", self.episodes), ("--workers", self.workers)):
             if value < 1:
@@ -188,8 +191,9 @@ class Collect:
             raise OptionError("--pushes-hz", self.pushes_hz, "0 with --driver: a policy brings its own disturbance")
         if self.driver and self.lead:
             raise OptionError("--lead", self.lead, "nothing with --driver: there no expert takes over")
-        if not self.driver and self.method != TEACHER:
-            raise OptionError("--method", self.method, f"{TEACHER!r} without --driver: an expert drives under none")
+        if not (self.driver or self.lead) and self.method != TEACHER:
+            expected = f"{TEACHER!r} without --driver and --lead: an expert moves under none"
+            raise OptionError("--method", self.method, expected)
         if self.seed < 0:
             raise OptionError("--seed", self.seed, "an integer of at least 0")
         if len(set(self.tasks)) < len(self.tasks):
@@ -208,7 +212,7 @@ class Collect:
             "pushes_hz": str(self.pushes_hz),
             **source.conditions(),
             **(self._driver.conditions() if self._driver else {}),
-            **(Lead(self.lead).conditions if self.lead else {}),
+            **(self._lead.conditions("lead") if self._lead else {}),
         }
         before = provenance.read(self.out)
         if before is not None and (unequal := provenance.differences(before["conditions"], found)):

@@ -14,11 +14,12 @@ from vla_bench.errors import VlaBenchError
 from vla_bench.protocol import Protocol
 from vla_bench.types import Task
 from vla_bench_envs.demonstrations.attempts import Shelf
+from vla_bench_envs.demonstrations.driver import Driver
 from vla_bench_envs.demonstrations.leads import LONGEST, Lead
 from vla_bench_envs.demonstrations.pushes import Pushes
 from vla_bench_envs.demonstrations.recording import record
 from vla_bench_envs.demonstrations.source import source_of
-from vla_bench_envs.demonstrations.visits import Driver, Visitor
+from vla_bench_envs.demonstrations.visits import Visitor
 
 RUN_ON_S = 3.0
 """Simulated time beyond the task's horizon that a plan may take: release and retreat come after success."""
@@ -49,8 +50,8 @@ class Job:
     pushes_hz: float = 0.0
     driver: Driver | None = None
     """Moves the arm instead of the expert."""
-    lead: str = ""
-    """Policy that moves the arm before the expert."""
+    lead: Driver | None = None
+    """Moves the arm before the expert."""
 
 
 def collect_task(job: Job) -> None:

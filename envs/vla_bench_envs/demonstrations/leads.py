@@ -2,10 +2,10 @@
 
 Experts hardly ever miss, so their demonstrations do not show what to do after a miss. Here a policy plays for a drawn
 number of steps; then the expert takes over and is recorded to its end (Kelly et al. 2019, "HG-DAgger", ICRA, where a
-human takes over when it goes wrong).
+human takes over when it goes wrong). Led under a method that makes the policy cheaper, what is shown is where that
+method's mistakes lead.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,8 @@ from vla_bench import registry
 from vla_bench.contestant import Contestant
 from vla_bench.rollout import observed_keys
 from vla_bench.types import Observation, Task
+from vla_bench_envs.demonstrations.driver import Driver
 from vla_bench_envs.demonstrations.source import Stand
-
-TEACHER = "full"
-"""The method under which a policy leads."""
 
 STEPS = (12, 41)
 """Least and greatest number of control steps that a policy leads, the end excluded: a first grasp takes about 15."""
@@ -41,19 +39,9 @@ class Led:
 class Lead:
     """A policy that plays until its expert may take over."""
 
-    def __init__(self, policy: str) -> None:
-        """Load a policy.
-
-        Args:
-            policy: Specification, as `vla-bench run --policy` takes it.
-        """
-        self._contestant = Contestant.of(TEACHER, registry.policy(policy))
-
-    @property
-    def conditions(self) -> Mapping[str, str]:
-        """Return what must be equal for a dataset to grow."""
-        policy = self._contestant.policy
-        return {"lead": f"{policy.name} {policy.fingerprint}"}
+    def __init__(self, driver: Driver) -> None:
+        """Load a policy and put it under its method."""
+        self._contestant = Contestant.of(driver.method, registry.policy(driver.policy))
 
     def play(self, stand: Stand, task: Task, obs: Observation, rng: np.random.Generator) -> Led:
         """Play until the drawn number of steps is over and the expert may begin.

@@ -5,9 +5,6 @@ answers, learns to mend them (Ross, Gordon and Bagnell 2011, "DAgger", AISTATS).
 for example the gates of LAC, and the teacher is the policy itself under `full`.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 import numpy as np
 
 from vla_bench import registry
@@ -15,32 +12,9 @@ from vla_bench.contestant import Contestant
 from vla_bench.policy import Policy, SharedPolicy
 from vla_bench.rollout import observed_keys
 from vla_bench.types import Task
+from vla_bench_envs.demonstrations.driver import TEACHER, Driver
 from vla_bench_envs.demonstrations.recording import Recording
 from vla_bench_envs.demonstrations.source import Stand
-
-TEACHER = "full"
-"""The method whose answers are recorded."""
-
-
-@dataclass(frozen=True)
-class Driver:
-    """What moves the arm instead of the expert."""
-
-    policy: str
-    """Specification, as `vla-bench run --policy` takes it."""
-
-    method: str
-    """Under which it drives."""
-
-    def conditions(self) -> Mapping[str, str]:
-        """Return what must be equal for a dataset to grow: the weights of the policy, and the method.
-
-        Raises:
-            VlaBenchError: If there is no such policy or method, or they do not fit.
-        """
-        policy, method = registry.policy(self.policy), registry.method(self.method)
-        method.apply(policy)
-        return {"driver": f"{policy.name} {policy.fingerprint}", "driver_method": method.name}
 
 
 class Visitor:

@@ -21,8 +21,15 @@ class Staleness:
     strides: tuple[int, ...] = (2, 4)
     """Control steps from one inference to the next, of which each step draws one."""
 
+    least: float = 0.0
+    """Smallest share of the visual rows that is reused."""
+
     most: float = 0.9
-    """Largest share of the visual rows that is reused; each inference draws its own, evenly from 0."""
+    """Largest; each inference draws its own, evenly between the two."""
+
+    rotate: int = 0
+    """Inferences in which every row is recomputed once at least, another part of the reused ones in each, as
+    `methods/rotate.py` does; the parts are drawn for each window. 0 for no such bound on ages."""
 
     still: float = 0.5
     """Share of the windows in which the rows whose patch has changed least are reused, instead of any."""
@@ -118,13 +125,13 @@ PRESETS: dict[str, Recipe] = {
     "cpu-deep": Recipe(model=ModelConfig(layers=8), steps=2_400, learning_rate=5e-4, warmup_steps=100, ema=0.998),
     "cpu-cached": Recipe(
         model=ModelConfig(layers=8),
-        steps=300,
+        steps=1_200,
         batch=8,
-        learning_rate=2e-4,
-        warmup_steps=20,
-        ema=0.99,
-        stale=Staleness(),
-        validate_every=100,
+        learning_rate=3e-4,
+        warmup_steps=40,
+        ema=0.995,
+        stale=Staleness(windows=5, window=5, strides=(2,), least=0.5, most=1.0, rotate=4),
+        validate_every=200,
     ),
     "simpler": Recipe(
         sight_steps=1_100,

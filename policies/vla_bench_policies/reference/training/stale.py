@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vla_bench_policies.learned.blend import DenseDecoder, Remembered
@@ -64,12 +64,14 @@ class StaleWindows:
         group = groups[rng.choice(len(groups), p=sizes / sizes.sum())]
         starts, n_visual = rng.choice(group, self._staleness.windows), model.config.n_visual
         still = rng.random(len(starts)) < self._staleness.still
-        reuse = rng.uniform(0, self._staleness.most, (self._staleness.window - 1, len(starts)))
+        shares = (self._staleness.least, self._staleness.most)
+        reuse = rng.uniform(*shares, (self._staleness.window - 1, len(starts)))
         order = rng.random((self._staleness.window - 1, len(starts), n_visual))
+        turn = self._turns(rng, len(starts), n_visual)
 
         def reused(index: int, change: np.ndarray) -> np.ndarray:
             ranks = np.where(still[own, None], change, order[index - 1, own]).argsort(axis=1).argsort(axis=1)
-            return ranks < np.floor(reuse[index - 1, own] * n_visual)[:, None]
+            return (ranks < np.floor(reuse[index - 1, own] * n_visual)[:, None]) & ~self._due(index, turn[own])
 
         return self._answer(model, starts[own], stride, reused)
 
@@ -86,12 +88,26 @@ class StaleWindows:
                 group[np.linspace(0, len(group) - 1, count).round().astype(int)], -(-count // 8)
             ):
                 drawn = rng.random((self._staleness.window, len(part), n_visual))
+                turn = self._turns(rng, len(part), n_visual)
 
-                def reused(index: int, change: np.ndarray, drawn: np.ndarray = drawn) -> np.ndarray:
-                    return (change if still else drawn[index]).argsort(axis=1).argsort(axis=1) < int(reuse * n_visual)
+                def reused(
+                    index: int, change: np.ndarray, drawn: np.ndarray = drawn, turn: np.ndarray = turn
+                ) -> np.ndarray:
+                    ranks = (change if still else drawn[index]).argsort(axis=1).argsort(axis=1)
+                    return (ranks < int(reuse * n_visual)) & ~self._due(index, turn)
 
                 answered.append(self._answer(model, part, stride, reused))
         return answered
+
+    def _turns(self, rng: np.random.Generator, n_windows: int, n_visual: int) -> Int[np.ndarray, "b visual"]:
+        """Return the inference, modulo `rotate`, in which each row has its turn; parts are equal, and drawn."""
+        return rng.random((n_windows, n_visual)).argsort(axis=1) % max(1, self._staleness.rotate)
+
+    def _due(self, index: int, turn: Int[np.ndarray, "b visual"]) -> Bool[np.ndarray, "b visual"]:
+        """Return the rows that an inference recomputes in any case."""
+        if not self._staleness.rotate:
+            return np.zeros(turn.shape, dtype=bool)
+        return turn == index % self._staleness.rotate
 
     def _answer(
         self, model: ReferenceVLA, starts: np.ndarray, stride: int,

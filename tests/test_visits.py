@@ -12,8 +12,8 @@ from vla_bench.demonstrations.dataset import Dataset
 from vla_bench.errors import OptionError
 from vla_bench.policy import ActionChunk
 from vla_bench_envs.demonstrations.collect import Collect
-from vla_bench_envs.demonstrations.source import Stand, source_of
 from vla_bench_envs.demonstrations.driver import Driver
+from vla_bench_envs.demonstrations.source import Stand, source_of
 from vla_bench_envs.demonstrations.visits import Visitor
 from vla_bench_policies.reference.training.frames import _source
 

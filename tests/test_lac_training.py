@@ -26,6 +26,7 @@ from vla_bench_policies.learned.command import NETWORKS
 from vla_bench_policies.learned.trainer import NetworkTrainer
 from vla_bench_policies.learned.windows import Windows
 from vla_bench_policies.methods.lac import Lac
+from vla_bench_policies.methods.rotate import turns
 from vla_bench_policies.reference import checkpoint as policies_on_disk
 from vla_bench_policies.reference.checkpoint import Checkpoint
 from vla_bench_policies.reference.policy import ReferencePolicy
@@ -88,6 +89,25 @@ def test_what_is_saved_grows_with_what_saving_is_worth(data, weights: Path, tmp_
         ratios.append(training.validate()["held_out_ratio"])
     assert ratios[0] < 0.5
     assert ratios[1] == pytest.approx(102 / 128)  # of 128 rows, 0.8 is 102
+
+
+def test_rows_whose_turn_it_is_are_recomputed_whatever_the_gates_say(data, weights: Path, tmp_path: Path) -> None:
+    found = {}
+    for every in (0, 1, 4):
+        training = made(data, weights, tmp_path / str(every), replace(RECIPE, rotate=every))
+        batch = training._windows.validation(4)[0]
+        found[every] = training._objective.inference(batch, ratio=0.75)
+    assert found[0]["ratio"] == pytest.approx(0.75)
+    assert found[1]["ratio"] == 0
+    assert found[1]["distance"] < 1e-5 < found[4]["distance"]
+    assert 0.75 * 0.75 - 0.1 < found[4]["ratio"] < 0.75
+
+
+def test_turns_are_those_of_the_method() -> None:
+    due = np.stack([turns(4, index, 8, 128) for index in range(2, 6)])
+    assert (due.sum(axis=0) == 1).all()
+    assert (due.sum(axis=1) == 32).all()
+    np.testing.assert_array_equal(due[:, :64], due[:, 64:])
 
 
 def test_a_training_that_was_stopped_ends_as_one_that_was_not(data, weights, tmp_path: Path, monkeypatch) -> None:

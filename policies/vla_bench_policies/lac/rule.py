@@ -85,7 +85,9 @@ class LacRule(CacheRule):
             moved = torch.from_numpy(self.flow(self._reference(step), step.frames)).to(device)
         frames = averaged(step.frames, config.px)  # floats of whole frames would be pages to be mapped in each step
         seen = prepared(torch.from_numpy(frames).to(device).float(), moved, config.px)[None]
-        scores, logits = self.gates.to(device)(seen, step.rows[None, step.layout.text].to(seen.dtype))
+        if self.gates.selector.weight.device != device:  # `to` visits every module, even where none has to move
+            self.gates.to(device)
+        scores, logits = self.gates(seen, step.rows[None, step.layout.text].to(seen.dtype))
         ratio = config.ratios[int(logits[0].argmax())] if self.ratio is None else self.ratio
         return scores[0].cpu().numpy(), ratio
 

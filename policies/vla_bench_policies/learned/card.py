@@ -12,7 +12,7 @@ from vla_bench_policies.learned import checkpoint
 from vla_bench_policies.learned.checkpoint import WEIGHTS, Kind, Trained
 
 KINDS: dict[str, Kind] = {"lac": LAC, "vla-acl": ACL}
-FEATURES = ("saving", "stage", "stride", "window", "self_made", "task_loss", "first_layer", "keep")
+FEATURES = ("saving", "stage", "stride", "window", "self_made", "rotate", "task_loss", "first_layer", "keep")
 """Of a recipe, what tells one operating point from another."""
 
 

@@ -66,14 +66,23 @@ class _Rotated(WrappedRule):
         return self._turned(narrowed, step), merge
 
     def _turned(self, plan: RowPlan, step: Step) -> RowPlan:
-        return plan.recompute(self._due(step) & (plan.visible_until == plan.n_layers))
+        due = turns(self._every, step.index, step.layout.grid, step.layout.n_visual)
+        return plan.recompute(due & (plan.visible_until == plan.n_layers))
 
-    def _due(self, step: Step) -> Bool[np.ndarray, " rows"]:
-        """Return the rows whose turn it is: of each view every n-th in an order in which neighbours are far apart."""
-        order = spread_order(step.layout.grid)
-        due = np.zeros(len(order), dtype=bool)
-        due[order[step.index % self._every :: self._every]] = True
-        return np.tile(due, step.layout.n_views)
+
+def turns(every: int, index: int, grid: int, n_visual: int) -> Bool[np.ndarray, " visual"]:
+    """Return the rows whose turn it is: of each view every n-th in an order in which neighbours are far apart.
+
+    Args:
+        every: Inferences in which all rows have had their turn.
+        index: Of this inference in the episode.
+        grid: Rows along a side of a view.
+        n_visual: Rows of all views.
+    """
+    order = spread_order(grid)
+    due = np.zeros(len(order), dtype=bool)
+    due[order[index % every :: every]] = True
+    return np.tile(due, n_visual // len(order))
 
 
 METHOD = Rotate

@@ -50,6 +50,10 @@ class TrainLac(TrainNetworks):
     self_made: float = GateRecipe.self_made
     """Share of the queries after which the cache is what the gates made of it, as in use; else it is a full one."""
 
+    rotate: int = GateRecipe.rotate
+    """Queries in which every row is recomputed once at least whatever the gates say, for gates that are used as
+    `lac:FILE+rotate:4`; 0 leaves all to the gates."""
+
     language: bool = False
     """Whether the gates are told the instruction (the paper's language-guided ablation)."""
 
@@ -66,13 +70,16 @@ class TrainLac(TrainNetworks):
             raise OptionError("--flow-px", self.flow_px, f"a divisor of {sight.image_px}, or 0")
         if self.window < 2 or not 0 <= self.self_made <= 1:
             raise OptionError("--window, --self-made", (self.window, self.self_made), "at least 2, and a share")
+        if self.rotate < 0:
+            raise OptionError("--rotate", self.rotate, "a number of queries, or 0")
         recipe = GateRecipe(
             gates=GateConfig(
                 flow=self.flow, flow_px=self.flow_px, px=max(GateConfig.px, 8 * sight.grid),
                 text_width=sight.width if self.language else 0, grid=sight.grid,
             ),
             stage=self.stage, saving=self.saving, first_layer=self.first_layer, task_loss=self.task_loss,
-            stride=self.stride or teaching.reader.stride, window=self.window, self_made=self.self_made, seed=self.seed,
+            stride=self.stride or teaching.reader.stride, window=self.window, self_made=self.self_made,
+            rotate=self.rotate, seed=self.seed,
         )  # fmt: skip
         steps = self.steps or (ALIGNMENT_STEPS if self.stage == 1 else recipe.steps)
         recipe = replace(recipe, steps=steps, batch=self.batch or recipe.batch)

@@ -15,6 +15,7 @@ from vla_bench_policies.learned.blend import Remembered
 from vla_bench_policies.learned.sharing import ALONE, of_all
 from vla_bench_policies.learned.teacher import Looked, Teacher, alignment_target
 from vla_bench_policies.learned.windows import WindowBatch
+from vla_bench_policies.methods.rotate import turns
 from vla_bench_policies.reference.training.team import Team
 from vla_bench_policies.token_cache.layout import RowLayout
 
@@ -67,6 +68,7 @@ class Losses:
         for index in range(1, rows.shape[1]):
             masks = candidate_masks(asked.scores[:, index - 1], ratios, tau_s)
             mask = mixed(asked.logits[:, index - 1], masks, estimator, tau, generator, team)
+            mask = self._with_turns(mask, index)
             looked = self._teacher.look(rows[:, index], layout, mask, remembered)
             self_made = rng.random() < recipe.self_made
             full = None if self_made and recipe.task_loss == "imitation" else self._full(rows[:, index], layout)
@@ -118,7 +120,15 @@ class Losses:
         likeliest = asked.logits[:, index - 1].argmax(dim=-1).tolist()
         shares = [ratios[choice] if ratio is None else ratio for choice in likeliest]
         masks = [hard_mask(one[None], n_reused(share, len(one))) for one, share in zip(scores, shares, strict=True)]
-        return torch.cat(masks)
+        return self._with_turns(torch.cat(masks), index)
+
+    def _with_turns(self, mask: Float[Tensor, "b visual"], index: int) -> Float[Tensor, "b visual"]:
+        """Return the mask in which the rows whose turn it is are recomputed, too."""
+        every = self._recipe.rotate
+        if not every:
+            return mask
+        due = torch.from_numpy(turns(every, index, self._gates.config.grid, mask.shape[1])).to(mask.device)
+        return mask.masked_fill(due, 1.0)
 
     @torch.no_grad()
     def _likeliest(self, rows: Tensor, layout: RowLayout, asked: Asked, index: int, remembered: Remembered) -> Looked:

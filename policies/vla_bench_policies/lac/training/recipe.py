@@ -23,6 +23,10 @@ class GateRecipe(LoopRecipe):
     self_made: float = 0.5
     """Share of the windows' steps after which the cache is what the gates made of it, and not a full one. Choice 6."""
 
+    rotate: int = 0
+    """Inferences in which every row is recomputed once at least whatever the gates say, as by the method's `+rotate`;
+    0 leaves all to the gates."""
+
     ratio_temperatures: tuple[float, float] = (1.0, 0.3)
     """tau of the Gumbel-softmax at the first and the last step, by a cosine. Choice 12."""
 

@@ -70,8 +70,8 @@ ablation-gates: setup  ## Train the gates of LAC's ablations: 200 demonstrations
 		$(SHORT) $(JOINT) $$@ --begin $(ABLATION)/$$name-1/gates.safetensors --out $(ABLATION)/$$name || exit 1; done
 	$(SHORT) $(JOINT) --out $(ABLATION)/ablation-no-alignment
 
-# A lent GPU often comes for half an hour, without a network and without a simulator, and takes some 60 MB along, of which
-# this tree is 44. So what it needs is made before (gpu-pack), and what needs a simulator is played afterwards (gpu-success).
+# A lent GPU often comes for half an hour, without a network and without a simulator, and takes some 60 MB along (docs/gpu.md
+# says what may stay at home). So what it needs is made before (gpu-pack), and what needs a simulator is played afterwards (gpu-success).
 gpu-pack: setup  ## Before there is a GPU: demonstrations and wheels for `make gpu`, under 20 MB (1 h on 2 cores)
 	$(COLLECT) --suite libero-object@1 --episodes 10 --tasks 0 1 2 3 4 --out $(GPU_PACK)/libero-object-fast
 	$(BIN)/python -m pip download --quiet --no-deps --only-binary=:all: --implementation cp --python-version $(GPU_PYTHON_VERSION) \

@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("--suite", default="libero-object@1")
     parser.add_argument("--protocol", default="reference-fast")
     parser.add_argument("--method", default="lac")
+    parser.add_argument("--weights", default="cpu-deep", help="of the reference VLA")
     parser.add_argument("--execute", type=int, default=2, help="control steps between two queries")
     parser.add_argument("--task", type=int, default=1)
     parser.add_argument("--init-state", type=int, default=0)
@@ -32,7 +33,7 @@ def main() -> None:
     torch.set_num_threads(1)
     suite = registry.suite(asked.suite)
     protocol, task = suite.protocols()[asked.protocol], suite.tasks()[asked.task]
-    whole = ReferencePolicy()  # answers with whole chunks, which are mixed here, so that both are seen unmixed
+    whole = ReferencePolicy(asked.weights)  # answers with whole chunks, which are mixed here, so that both are seen unmixed
     policies = {name: registry.method(name).apply(whole) for name in ("full", asked.method)}
     for policy in policies.values():
         policy.reset(task, 0)

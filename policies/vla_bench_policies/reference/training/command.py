@@ -40,7 +40,7 @@ class TrainReference:
         "cpu", "cpu-deep", "cpu-cached", "simpler", "simpler-close", "simpler-long", "simpler-commanded", "gpu"
     ] = "cpu"
     """Size and recipe: `cpu` for two cores and three hours, `cpu-deep` (twice the layers) for two hours and a half more
-    with --begin, `cpu-cached` for half an hour more with --begin, in which the policy meets its own stale rows,
+    with --begin, `cpu-cached` for an hour more with --begin, in which the policy meets its own stale rows,
     `simpler` for one core and half an hour with --begin and --transfer, `simpler-close` for minutes more with --begin,
     `simpler-long` for 50 minutes more with --begin, of one core that multiplies in bfloat16, `simpler-commanded` for
     another 12, in which the policy learns to go by where it has sent the hand,

@@ -191,7 +191,7 @@ PRESETS: dict[str, Recipe] = {
     ),
 }
 """Recipes by name: `cpu` for two cores and three hours, `cpu-deep` for two hours and a half more from what `cpu` has
-reached, `cpu-cached` for half an hour more, in which `cpu-deep` learns to answer with stale rows, `simpler` for one
+reached, `cpu-cached` for an hour more, in which `cpu-deep` learns to answer with stale rows, `simpler` for one
 core and half an hour from what `cpu` has reached on another robot, `simpler-close` for minutes more, with frames drawn
 evenly, for when to close the hand, `simpler-long` for 50 minutes more of a core that multiplies in bfloat16, in which
 it learns where to go, `simpler-commanded` for 12 more, in which it learns to go by where it has sent the hand, `gpu`

@@ -33,7 +33,7 @@ def main() -> None:
     torch.set_num_threads(1)
     suite = registry.suite(asked.suite)
     protocol, task = suite.protocols()[asked.protocol], suite.tasks()[asked.task]
-    whole = ReferencePolicy(asked.weights)  # answers with whole chunks, which are mixed here, so that both are seen unmixed
+    whole = ReferencePolicy(asked.weights)  # whole chunks, mixed here, so that both are seen unmixed
     policies = {name: registry.method(name).apply(whole) for name in ("full", asked.method)}
     for policy in policies.values():
         policy.reset(task, 0)
